@@ -212,7 +212,7 @@ fuzz-parsers:
 		mkdir -p build/fuzz/$$name && \
 		$(FUZZ_CC) -g -O1 -std=gnu11 -D_GNU_SOURCE -Icsrc -Wall -Werror \
 			-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-			-o build/fuzz/fuzz_$$name tests/fuzz/fuzz_$$name.c csrc/$$name.c && \
+			-o build/fuzz/fuzz_$$name tests/fuzz/fuzz_$$name.c csrc/$$name.c csrc/crc32c.c csrc/text.c && \
 		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -verbosity=0 \
 			-print_final_stats=1 -artifact_prefix=build/fuzz/$$name- \
 			build/fuzz/$$name tests/fuzz/corpus/$$name || exit 1; \

@@ -139,7 +139,11 @@ static void copy(struct place *place, void *to, uint32_t size)
 
 static void skip_to(struct place *place, uint32_t end)
 {
-    copy(place, NULL, end - place->offset);
+    uint32_t size = end - place->offset;
+    if (size <= place->left)
+        advance(place, size);
+    else
+        copy(place, NULL, size);
 }
 
 /* False: less than that is left up to `end`. */
@@ -147,10 +151,16 @@ static bool read_number(struct place *place, uint32_t end, uint32_t bytes, uint3
 {
     unsigned char digits[2];
     assert(bytes <= sizeof(digits));
+    const unsigned char *at = digits;
     if (end - place->offset < bytes)
         return false;
-    copy(place, digits, bytes);
-    *number = bytes == 1 ? digits[0] : two_bytes(digits);
+    if (bytes <= place->left) { /* as nearly always */
+        at = place->bytes + place->at;
+        advance(place, bytes);
+    } else {
+        copy(place, digits, bytes);
+    }
+    *number = bytes == 1 ? at[0] : two_bytes(at);
     return true;
 }
 

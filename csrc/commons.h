@@ -247,6 +247,12 @@ static inline void tm_note_failure(struct tm_common *endpoint, uint32_t error, u
         atomic_store_explicit(&endpoint->failing_since_ms, now_ms, memory_order_relaxed);
     atomic_fetch_add_explicit(&endpoint->failures_all, 1, memory_order_relaxed);
 }
+/* It has said no to this connection, and takes others: no failure in a row. error: errno. */
+static inline void tm_note_refusal(struct tm_common *endpoint, uint32_t error)
+{
+    atomic_store_explicit(&endpoint->failed_with, error, memory_order_relaxed);
+    atomic_fetch_add_explicit(&endpoint->failures_all, 1, memory_order_relaxed);
+}
 static inline void tm_note_success(struct tm_common *endpoint)
 {
     /* Looked at first: the line stays shared among the workers as long as nothing fails. */

@@ -1,10 +1,11 @@
-/* The header of the PROXY protocol. Calls nothing but string functions and inet_pton(). */
+/* The header of the PROXY protocol. Calls nothing but string functions. */
 #include "proxy_header.h"
 
-#include <arpa/inet.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+
+#include "crc32c.h"
+#include "text.h"
 
 static const unsigned char v1_start[] = {'P', 'R', 'O', 'X', 'Y', ' '};
 static const unsigned char v2_start[] = {'\r', '\n', '\r', '\n', 0, '\r', '\n', 'Q', 'U', 'I', 'T',
@@ -26,90 +27,67 @@ static bool begins(const unsigned char *bytes, size_t have, const unsigned char 
 
 /* --- version 1 ------------------------------------------------------------------------------ */
 
-/* One word of the line, without the space or the end behind it, NUL-terminated. */
-struct word {
-    char text[INET6_ADDRSTRLEN];
-};
-
-/* False: there is none, or it is longer than any that has a meaning. */
-static bool next_word(const unsigned char **at, const unsigned char *end, struct word *word)
+/* Where the port that begins at `at` ends; NULL: there is none. */
+static const char *read_port(const char *at, const char *end, uint16_t *port)
 {
-    const unsigned char *space = memchr(*at, ' ', (size_t)(end - *at));
-    const unsigned char *behind = space ? space : end;
-    size_t size = (size_t)(behind - *at);
-    if (size == 0 || size >= sizeof(word->text))
-        return false;
-    memcpy(word->text, *at, size);
-    word->text[size] = '\0';
-    *at = space ? space + 1 : end;
-    return memchr(word->text, '\0', size) == NULL && !(space && *at == end);
-}
-
-static bool read_port(const char *text, uint16_t *port)
-{
+    const char *first = at;
     uint32_t value = 0;
-    size_t size = strlen(text);
-    if (size > 5 || (size > 1 && text[0] == '0'))
-        return false;
-    for (; *text; text++) {
-        if (*text < '0' || *text > '9')
-            return false;
-        value = value * 10 + (uint32_t)(*text - '0');
+    for (; at < end && (uint32_t)*at - '0' <= 9; at++) {
+        if (at - first == 5)
+            return NULL;
+        value = value * 10 + (uint32_t)(*at - '0');
     }
     *port = (uint16_t)value;
-    return value <= UINT16_MAX;
+    return at == first || value > UINT16_MAX || (*first == '0' && at - first > 1) ? NULL : at;
 }
 
-/* Of a line's words behind TCP4 and TCP6: two addresses, two ports. */
-static bool read_addresses(const unsigned char *at, const unsigned char *end, int family,
+/* What is behind the space at `at`; NULL: there is none, or nothing was in front of it. */
+static const char *behind_space(const char *at, const char *end)
+{
+    return at && at < end && *at == ' ' ? at + 1 : NULL;
+}
+
+/* Of a line what is behind TCP4 and TCP6: two addresses, two ports. */
+static bool read_addresses(const char *at, const char *end, int family,
                            struct tm_proxy_header *header)
 {
-    struct word words[4];
-    for (int i = 0; i < 4; i++)
-        if (!next_word(&at, end, &words[i]))
-            return false;
     header->client.family = header->to.family = (uint16_t)family;
-    return at == end && inet_pton(family, words[0].text, header->client.ip) == 1 &&
-           inet_pton(family, words[1].text, header->to.ip) == 1 &&
-           read_port(words[2].text, &header->client.port) &&
-           read_port(words[3].text, &header->to.port);
+    at = behind_space(tm_text_read_ip(at, end, family, header->client.ip), end);
+    if (at)
+        at = behind_space(tm_text_read_ip(at, end, family, header->to.ip), end);
+    if (at)
+        at = behind_space(read_port(at, end, &header->client.port), end);
+    return at && read_port(at, end, &header->to.port) == end;
 }
 
-static enum tm_proxy_result parse_line(const unsigned char *at, const unsigned char *end,
+static enum tm_proxy_result parse_line(const char *at, const char *end,
                                        struct tm_proxy_header *header)
 {
-    static const unsigned char unknown[] = {'U', 'N', 'K', 'N', 'O', 'W', 'N'};
-    size_t size = (size_t)(end - at);
-    struct word word;
-    if (size >= sizeof(unknown) && begins(at, size, unknown, sizeof(unknown)) &&
-        (size == sizeof(unknown) || at[sizeof(unknown)] == ' '))
-        return TM_PROXY_WHOLE; /* anything may follow */
-    if (!next_word(&at, end, &word))
-        return TM_PROXY_MALFORMED;
-    int family = strcmp(word.text, "TCP4") == 0   ? AF_INET
-                 : strcmp(word.text, "TCP6") == 0 ? AF_INET6
-                                                  : AF_UNSPEC;
-    if (family == AF_UNSPEC || !read_addresses(at, end, family, header))
-        return TM_PROXY_MALFORMED;
-    header->has_client = true;
-    return TM_PROXY_WHOLE;
+    static const char unknown[] = "UNKNOWN", tcp[] = "TCP";
+    size_t size = (size_t)(end - at), word = sizeof(unknown) - 1;
+    if (size > 5 && memcmp(at, tcp, 3) == 0 && (at[3] == '4' || at[3] == '6') && at[4] == ' ') {
+        header->has_client =
+            read_addresses(at + 5, end, at[3] == '4' ? AF_INET : AF_INET6, header);
+        return header->has_client ? TM_PROXY_WHOLE : TM_PROXY_MALFORMED;
+    }
+    return size >= word && memcmp(at, unknown, word) == 0 && (size == word || at[word] == ' ')
+               ? TM_PROXY_WHOLE /* anything may follow */
+               : TM_PROXY_MALFORMED;
 }
 
 static enum tm_proxy_result parse_v1(const unsigned char *bytes, size_t have,
                                      struct tm_proxy_header *header)
 {
-    size_t seen = smaller(have, TM_PROXY_V1_MAX);
-    const unsigned char *lf = memchr(bytes, '\n', seen);
-    const unsigned char *cr = memchr(bytes, '\r', seen);
-    if (!lf && cr && cr + 1 < bytes + seen)
-        return TM_PROXY_MALFORMED; /* what follows a CR is not its LF */
-    if (!lf)
+    size_t seen = smaller(have, TM_PROXY_V1_MAX), end = sizeof(v1_start);
+    while (end < seen && bytes[end] != '\r' && bytes[end] != '\n')
+        end++;
+    if (end + 1 < seen ? bytes[end] != '\r' || bytes[end + 1] != '\n'
+                       : end < seen && bytes[end] == '\n')
+        return TM_PROXY_MALFORMED; /* one of the two without the other */
+    if (end + 1 >= seen)
         return seen < TM_PROXY_V1_MAX ? TM_PROXY_MORE : TM_PROXY_TOO_LONG;
-    if (cr != lf - 1)
-        return TM_PROXY_MALFORMED;
-    header->size = (uint32_t)(lf + 1 - bytes);
-    header->tlvs_at = header->size;
-    return parse_line(bytes + sizeof(v1_start), cr, header);
+    header->size = header->tlvs_at = (uint32_t)end + 2;
+    return parse_line((const char *)bytes + sizeof(v1_start), (const char *)bytes + end, header);
 }
 
 /* --- version 2 ------------------------------------------------------------------------------ */
@@ -117,23 +95,6 @@ static enum tm_proxy_result parse_v1(const unsigned char *bytes, size_t have,
 static uint32_t two_bytes(const unsigned char *at)
 {
     return (uint32_t)at[0] << 8 | at[1];
-}
-
-/* A reflected CRC, a nibble at a time: headers are short. */
-uint32_t tm_crc32c(uint32_t crc, const unsigned char *bytes, size_t size)
-{
-    static const uint32_t nibbles[16] = {
-        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
-        0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
-        0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
-    };
-    crc = ~crc;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= bytes[i];
-        crc = crc >> 4 ^ nibbles[crc & 15];
-        crc = crc >> 4 ^ nibbles[crc & 15];
-    }
-    return ~crc;
 }
 
 /* Over the whole header, with its own four bytes as 0. */
@@ -252,19 +213,16 @@ static struct tm_peer widened(const struct tm_peer *peer)
 static uint32_t write_v1(unsigned char bytes[TM_PROXY_V1_MAX], const struct tm_peer *client,
                          const struct tm_peer *to, bool is_known)
 {
-    char from[INET6_ADDRSTRLEN] = "", there[INET6_ADDRSTRLEN] = "", line[TM_PROXY_V1_MAX + 1];
-    int size;
-    if (is_known && (!inet_ntop(client->family, client->ip, from, sizeof(from)) ||
-                     !inet_ntop(to->family, to->ip, there, sizeof(there))))
-        is_known = false;
-    if (is_known)
-        size = snprintf(line, sizeof(line), "PROXY TCP%c %s %s %u %u\r\n",
-                        client->family == AF_INET ? '4' : '6', from, there, client->port,
-                        to->port);
-    else
-        size = snprintf(line, sizeof(line), "PROXY UNKNOWN\r\n");
-    memcpy(bytes, line, (size_t)size);
-    return (uint32_t)size;
+    static const char unknown[] = "PROXY UNKNOWN\r\n";
+    char *line = (char *)bytes, *at = line;
+    if (!is_known)
+        return (uint32_t)(tm_text(at, unknown, sizeof(unknown) - 1) - line);
+    at = tm_text(at, client->family == AF_INET ? "PROXY TCP4 " : "PROXY TCP6 ", 11);
+    at = tm_text_char(tm_text_ip(at, client->family, client->ip), ' ');
+    at = tm_text_char(tm_text_ip(at, to->family, to->ip), ' ');
+    at = tm_text_char(tm_text_number(at, client->port), ' ');
+    at = tm_text(tm_text_number(at, to->port), "\r\n", 2);
+    return (uint32_t)(at - line);
 }
 
 static void put_two(unsigned char *at, uint32_t value)

@@ -97,7 +97,4 @@ uint32_t tm_proxy_add(unsigned char *bytes, uint32_t size, uint8_t type, const v
 /* Puts the checksum into the header's last TLV, which is a CRC32C of 0. */
 void tm_proxy_set_checksum(unsigned char *bytes, uint32_t size);
 
-/* CRC-32C (Castagnoli) as in RFC 3720, B.4, continued from `crc`; 0 to begin. */
-uint32_t tm_crc32c(uint32_t crc, const unsigned char *bytes, size_t size);
-
 #endif

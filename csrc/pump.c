@@ -67,16 +67,79 @@ static enum tm_pump_result end_of_read(struct tm_half *half, ssize_t got)
     return tm_would_block(errno) ? TM_PUMP_DRAINED : fail(half, TM_PUMP_SOURCE_ERROR);
 }
 
+/* Sends what goes ahead of all: the journal has it as PREPEND. 0 or -errno. */
+static int send_ahead(struct tm_pump *pump, struct tm_half *half, int destination, int flags)
+{
+    uint32_t size = pump->ahead, before = tm_base_prepended(half->base);
+    int error = tm_pump_send_all(pump, half, destination, 0, size, flags);
+    pump->ahead = 0;
+    if (error == 0)
+        half->base = tm_base_make(tm_base_consumed(half->base), before + size);
+    tm_journal_note(pump->journal, TM_NOTHING);
+    return error;
+}
+
+/* The same, where nothing goes with it. False: the destination has failed. */
+static bool send_ahead_alone(struct tm_pump *pump, struct tm_half *half, int destination)
+{
+    pump->journal->read = pump->ahead;
+    tm_pump_begin(pump, half, TM_PREPEND, 0);
+    int error = send_ahead(pump, half, destination, 0);
+    if (error)
+        half->error = (uint8_t)-error;
+    return error == 0;
+}
+
+/* Of what was sent, of both, how much is payload; -1: not even all of what goes ahead of it was. */
+static ssize_t note_ahead(struct tm_pump *pump, struct tm_half *half, ssize_t sent)
+{
+    uint32_t ahead = pump->ahead;
+    pump->ahead = 0;
+    if (ahead == 0 || sent < 0)
+        return sent;
+    if (sent < (ssize_t)ahead) {
+        errno = EPIPE; /* a socket whose send buffer is empty takes that, or has failed */
+        return -1;
+    }
+    half->base = tm_base_make(tm_base_consumed(half->base), ahead);
+    atomic_signal_fence(memory_order_seq_cst); /* before `bytes`: recovery goes by that order */
+    return sent - (ssize_t)ahead;
+}
+
+/* Puts into the pipe what the destination has not taken of `size` bytes. */
+static enum tm_pump_result queue_rest(struct tm_pump *pump, struct tm_half *half, int destination,
+                                      const unsigned char *bytes, size_t size, size_t sent)
+{
+    pump->journal->sent = (uint32_t)sent;
+    tm_journal_note(pump->journal, TM_QUEUE);
+    /* There is a pipe: tm_pump_run() made sure before it read. But its pages take memory. */
+    int error = tm_pump_queue(pump, half, bytes + sent, size - sent);
+    if (error) {
+        assert(error == -ENOMEM);
+        half->error = (uint8_t)-error;
+        return TM_PUMP_HOST_ERROR;
+    }
+    tm_journal_note(pump->journal, TM_NOTHING);
+    enum tm_pump_result flushed = flush(half, destination);
+    return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
+}
+
 static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half, int source,
                                      int destination, bool source_hung_up, size_t most,
                                      size_t *got)
 {
     struct tm_journal *journal = pump->journal;
-    most = lower(most, pump->buffer_size);
+    uint32_t ahead = pump->ahead;
+    most = lower(most, pump->buffer_size - ahead);
+    journal->ahead = tm_base_make(0, ahead);
     tm_pump_begin(pump, half, TM_RECEIVE, half->bytes);
     ssize_t read = tm_pump_receive(pump, half, source, most, 0);
     if (read <= 0) {
+        int error = errno;
+        if (ahead && !send_ahead_alone(pump, half, destination))
+            return TM_PUMP_DESTINATION_ERROR;
         tm_journal_note(journal, TM_NOTHING);
+        errno = error;
         return end_of_read(half, read);
     }
     size_t size = (size_t)read;
@@ -84,7 +147,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     tm_journal_note(journal, TM_SEND);
     *got += size;
     note_read_size(half, size, most);
-    ssize_t sent = tm_pump_send(pump, half, destination, size);
+    ssize_t sent = note_ahead(pump, half, tm_pump_send(pump, half, destination, ahead + size));
     if (sent > 0)
         half->bytes += (uint64_t)sent;
     if (sent < 0) {
@@ -93,22 +156,10 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
             tm_journal_note(journal, TM_NOTHING);
         return failed;
     }
-    if ((size_t)sent == size) {
-        tm_journal_note(journal, TM_NOTHING);
-        return size < most && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
-    }
-    journal->sent = (uint32_t)sent;
-    tm_journal_note(journal, TM_QUEUE);
-    /* There is a pipe: tm_pump_run() made sure before it read. But its pages take memory. */
-    int error = tm_pump_queue(pump, half, pump->buffer + sent, size - (size_t)sent);
-    if (error) {
-        assert(error == -ENOMEM);
-        half->error = (uint8_t)-error;
-        return TM_PUMP_HOST_ERROR;
-    }
+    if ((size_t)sent < size)
+        return queue_rest(pump, half, destination, pump->buffer + ahead, size, (size_t)sent);
     tm_journal_note(journal, TM_NOTHING);
-    enum tm_pump_result flushed = flush(half, destination);
-    return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
+    return size < most && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
 }
 
 static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *half, int source,
@@ -178,6 +229,9 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     size_t read = 0;
     half->blocked = TM_PUMPING;
     enum tm_pump_result result = flush(half, destination);
+    if (pump->ahead && (pump->bounded || half->splicing || !tm_pipe_ready(&pump->pool)) &&
+        !send_ahead_alone(pump, half, destination))
+        result = TM_PUMP_DESTINATION_ERROR;
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
         size_t got = 0, most = pump->budget - read;
         if (half->pipe.in >= 0 && tm_pipe_is_tight(&pump->pool))
@@ -220,19 +274,21 @@ bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uin
     return whole;
 }
 
-int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination, uint32_t size,
-                    bool more)
+void tm_pump_precede(struct tm_pump *pump, struct tm_half *half, uint32_t size)
 {
-    struct tm_journal *journal = pump->journal;
     uint32_t before = tm_base_prepended(half->base);
     assert(size <= pump->buffer_size && size <= TM_MAX_PREPENDED - before);
     half->blocked = TM_PUMPING;
-    journal->read = size;
+    pump->ahead = size;
+    pump->journal->read = size;
     tm_pump_begin(pump, half, TM_PREPEND, before);
-    int error = tm_pump_send_all(pump, half, destination, 0, size, more ? MSG_MORE : 0);
-    if (error == 0)
-        half->base = tm_base_make(tm_base_consumed(half->base), before + size);
-    tm_journal_note(journal, TM_NOTHING);
+}
+
+int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination, uint32_t size,
+                    bool more)
+{
+    tm_pump_precede(pump, half, size);
+    int error = send_ahead(pump, half, destination, more ? MSG_MORE : 0);
     half->blocked = 0;
     return error;
 }

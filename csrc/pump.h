@@ -137,6 +137,7 @@ struct tm_pump {
     size_t splice_size;   /* bytes of one splice from a source */
     uint32_t budget;      /* bytes read in one call at the most, before YIELD */
     bool bounded;         /* what the destination does not take stays in the source's queue */
+    uint32_t ahead;       /* bytes of the buffer to be sent first: tm_pump_precede() */
     uint64_t fallbacks;   /* times no pipe was available */
 };
 
@@ -178,8 +179,13 @@ bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uin
 int tm_pump_prepend(struct tm_pump *pump, struct tm_half *half, int destination, uint32_t size,
                     bool more) __attribute__((warn_unused_result));
 
-/* As tm_pump_recover(), of that. A UNIX socket has taken all of it or nothing. -ECONNRESET: the
- * destination has failed, and nothing is wrong with the half. */
+/* The same, but they are sent by the next tm_pump_run(), which must be of this half and come before
+ * anything else that the journal is for: together with what it reads, where there is something,
+ * else alone. Not where the kernel does not count, nor after tm_pump_prepend(). */
+void tm_pump_precede(struct tm_pump *pump, struct tm_half *half, uint32_t size);
+
+/* As tm_pump_recover(), of tm_pump_prepend(). A UNIX socket has taken all of it or nothing.
+ * -ECONNRESET: the destination has failed, and nothing is wrong with the half. */
 int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int destination,
                             bool we_connected) __attribute__((warn_unused_result));
 

@@ -45,18 +45,19 @@ static inline ssize_t tm_pump_send(struct tm_pump *pump, const struct tm_half *h
     }
 }
 
-/* Bytes received into the buffer, 0 at the end of input, -1 on error or EAGAIN. */
+/* Bytes received into the buffer, behind those that go ahead of them; 0 at the end of input, -1 on
+ * error or EAGAIN. */
 static inline ssize_t tm_pump_receive(struct tm_pump *pump, struct tm_half *half, int source,
                                       size_t size, int flags)
 {
     struct tm_cell *cell = &pump->journal->received;
+    unsigned char *into = pump->buffer + pump->ahead;
     for (;;) {
         ssize_t got;
         if (!(half->uncounted & TM_UNCOUNTED_SOURCE)) {
-            got = recv(source, pump->buffer, size, flags);
+            got = recv(source, into, size, flags);
         } else {
-            got = recvmmsg(source, tm_cell_for(cell, pump->buffer, size), 1, flags | MSG_DONTWAIT,
-                           NULL);
+            got = recvmmsg(source, tm_cell_for(cell, into, size), 1, flags | MSG_DONTWAIT, NULL);
             if (got > 0)
                 got = cell->message.msg_len;
             else if (got < 0 && errno != EINTR && !tm_would_block(errno) && half->error == 0) {

@@ -92,12 +92,44 @@ static bool is_confirmed(const struct tm_pump *pump, const struct tm_half *half,
     return false;
 }
 
+static bool copies(enum tm_operation operation)
+{
+    return operation == TM_RECEIVE || operation == TM_SEND || operation == TM_QUEUE;
+}
+
+/* What goes ahead of the payload is sent and known to be, from here on. It is the first that the
+ * destination is sent, so until it is known what was written is counted from there. 0 or -errno. */
+static int finish_ahead(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
+{
+    const struct tm_journal *journal = pump->journal;
+    uint32_t ahead = tm_base_prepended(journal->ahead), known = tm_base_prepended(half->base);
+    uint64_t written = 0;
+    if (!tm_base_is_sealed(journal->ahead) || tm_base_consumed(journal->ahead))
+        return -EUCLEAN;
+    if (ahead == 0 || (known == ahead && journal->before == 0))
+        return 0;
+    if (known || half->bytes || journal->before || half->uncounted || ahead > pump->buffer_size)
+        return -EUCLEAN;
+    int error = tm_kernel_written(way->destination, way->to_endpoint, 0, &written);
+    if (!error && written < ahead)
+        error = tm_pump_send_all(pump, half, way->destination, (uint32_t)written, ahead, 0);
+    if (!error)
+        half->base = tm_base_make(tm_base_consumed(half->base), ahead);
+    return error;
+}
+
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
 {
     struct tm_journal *journal = pump->journal;
     enum tm_operation operation = tm_journal_operation(journal);
-    uint64_t read = journal->read, sent = 0, taken = 0;
+    uint64_t read = journal->read, sent = 0, taken = 0, ahead = 0;
     int error = 0;
+    if (copies(operation)) {
+        error = finish_ahead(pump, half, way);
+        if (error)
+            return error;
+        ahead = tm_base_prepended(journal->ahead);
+    }
     switch (operation) {
     case TM_RECEIVE:
         error = bytes_received(pump, half, way, &read);
@@ -121,8 +153,8 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_
     }
     if (error)
         return error;
-    if (read > pump->buffer_size || sent > read || taken > sent || half->queued > read - sent ||
-        !is_confirmed(pump, half, way, sent))
+    if (read > pump->buffer_size - ahead || sent > read || taken > sent ||
+        half->queued > read - sent || !is_confirmed(pump, half, way, sent))
         return -EUCLEAN;
     half->bytes = journal->before + sent;
     if (operation == TM_PEEK_SEND) {
@@ -133,10 +165,12 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_
     if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
         return tm_pump_take(pump, half, way->source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
     if (sent < read)
-        return tm_pump_queue(pump, half, pump->buffer + sent, (size_t)(read - sent));
+        return tm_pump_queue(pump, half, pump->buffer + ahead + sent, (size_t)(read - sent));
     return 0;
 }
 
+/* Of the two below an earlier recovery may have come to the end, and died before the journal said
+ * so: then the half is not PUMPING any more. */
 int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int source)
 {
     struct tm_journal *journal = pump->journal;
@@ -144,7 +178,8 @@ int tm_pump_recover_consume(struct tm_pump *pump, struct tm_half *half, int sour
     uint32_t consumed = tm_base_consumed(half->base);
     bool begun = consumed == before, done = consumed == before + size;
     int error;
-    if (half->blocked != TM_PUMPING || journal->uncounted != half->uncounted || !(begun || done))
+    if ((half->blocked != TM_PUMPING && !done) || journal->uncounted != half->uncounted ||
+        !(begun || done))
         return -EUCLEAN;
     if (half->uncounted & TM_UNCOUNTED_SOURCE) {
         uint32_t length = journal->received.message.msg_len;
@@ -171,8 +206,9 @@ int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int dest
     uint32_t prepended = tm_base_prepended(half->base);
     bool begun = prepended == before, done = prepended == before + size;
     bool is_unix = half->uncounted & TM_UNCOUNTED_DESTINATION;
-    if (half->blocked != TM_PUMPING || journal->uncounted != half->uncounted || half->bytes ||
-        size > pump->buffer_size || before + size > TM_MAX_PREPENDED || !(begun || done))
+    if ((half->blocked != TM_PUMPING && !done) || journal->uncounted != half->uncounted ||
+        half->bytes || size > pump->buffer_size || before + size > TM_MAX_PREPENDED ||
+        !(begun || done))
         return -EUCLEAN;
     /* Not by bytes_sent(), which looks for them behind those that are counted already. */
     uint32_t length = journal->passed.message.msg_len;

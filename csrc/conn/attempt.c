@@ -3,13 +3,10 @@
 
 #include <errno.h>
 
+#include "conn/endpoint.h"
 #include "conn/occupy.h"
 #include "conn/record.h"
 #include "sock.h"
-
-enum {
-    AVOID_MS = 1000, /* an endpoint that has just failed is passed over for so long */
-};
 
 int tm_attempt_open(struct tm_worker *w, uint32_t index, const struct tm_endpoint *endpoint)
 {
@@ -55,14 +52,13 @@ void tm_attempt_failed(struct tm_worker *w, uint32_t index, int error)
     if (cold->failure != TM_CLOSED_local_error) {
         tm_count(&destination->connect_failures, 1);
         tm_count(&endpoint->connect_failures, 1);
-        tm_note_failure(common, (uint32_t)error, w->now_ms);
+        tm_endpoint_failed(w, common, (uint32_t)error);
         tm_failed_note(&w->live->failed, &(struct tm_failed_connect){
                                              .client = cold->client,
                                              .endpoint_slot = cold->endpoint_slot,
                                              .error = (uint32_t)error,
                                              .attempt = cold->attempts,
                                          });
-        tm_avoid(common, w->now_ms + AVOID_MS);
     }
     tm_count(&endpoint->closed[cold->failure], 1);
     tm_vacate(w, index, TM_HOLDS_ENDPOINT);

@@ -3,6 +3,10 @@
 
 #include <assert.h>
 
+enum {
+    AVOID_MS = 1000, /* an endpoint that has just failed is passed over for so long */
+};
+
 /* What is asked for in one choice. */
 struct choice {
     struct tm_worker *w;
@@ -266,4 +270,14 @@ uint32_t tm_endpoint_next(struct tm_worker *w, struct tm_cold *cold,
             return TM_NONE;
         cold->tried = 0; /* some bits were others': those that have failed are known as such */
     }
+}
+
+void tm_endpoint_failed(struct tm_worker *w, struct tm_common *endpoint, uint32_t error)
+{
+    if (error == TM_REFUSES_TLS) {
+        tm_note_refusal(endpoint, error);
+        return;
+    }
+    tm_note_failure(endpoint, error, w->now_ms);
+    tm_avoid(endpoint, w->now_ms + AVOID_MS);
 }

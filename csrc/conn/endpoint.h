@@ -12,6 +12,8 @@
 #ifndef TM_CONN_ENDPOINT_H
 #define TM_CONN_ENDPOINT_H
 
+#include <errno.h>
+
 #include "worker.h"
 
 /* Endpoints of one priority: of a destination's turns the first, and how many; 0 = no tier. */
@@ -39,5 +41,10 @@ bool tm_is_promising(const struct tm_worker *w, const struct tm_destination *des
 uint32_t tm_endpoint_next(struct tm_worker *w, struct tm_cold *cold,
                           const struct tm_destination *destination, struct tm_tier *tier, bool all)
     __attribute__((warn_unused_result));
+
+/* A connect there has failed with `error`; 0 = it took too long. One that refuses TLS alone is held
+ * to be as good as before: it may serve clients without it. */
+#define TM_REFUSES_TLS EPROTONOSUPPORT /* of starttls.c; no connect fails with that */
+void tm_endpoint_failed(struct tm_worker *w, struct tm_common *endpoint, uint32_t error);
 
 #endif

@@ -1,13 +1,13 @@
 /* The header of the PROXY protocol, to endpoints. Runs in a worker.
  *
  * It follows from the record, its annex and the image alone: until it is sent it can be made again,
- * by whatever incarnation. Once it is being sent it stands in the buffer, and what is missing is
- * sent from there: tm_pump_recover_prepend(). */
+ * by whatever incarnation. Once it is to be sent it stands in the buffer, and what is missing is
+ * sent from there: pump_recover.c. It goes with the client's first bytes where there are any, in
+ * one write if it can. */
 #include "conn/header.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "conn/destination.h"
@@ -19,6 +19,7 @@
 #include "conn/starttls.h"
 #include "proxy_header.h"
 #include "sock.h"
+#include "text.h"
 
 enum {
     DECISION_MAX = 2 * TM_NAME_SIZE + 40, /* two names, a number, a word */
@@ -36,6 +37,16 @@ static const char *const pick_reasons[TM_PICK_REASONS] = {
 #define TM_PICK(name, help) #name,
 #include "counters.def"
 };
+
+/* The longest of them, with its NUL. */
+union reason {
+#define TM_PICK(name, help) char name[sizeof(#name)];
+#include "counters.def"
+};
+
+_Static_assert(2 * (TM_NAME_SIZE - 1) + 3 + TM_TEXT_NUMBER_MAX + sizeof(union reason) <=
+                   DECISION_MAX,
+               "and for a decision");
 
 /* Whether bytes of the client wait, to be in one segment with the header. What has been read of
  * them ahead of the pick waits still. */
@@ -88,21 +99,24 @@ static void pass_on(struct making *made, const struct tm_known *known, const uin
 
 static void put_id(struct making *made, const struct tm_cold *cold)
 {
-    char id[ID_MAX];
-    int size = snprintf(id, sizeof(id), "%u-%u-%u", cold->born_worker, cold->born_index,
-                        cold->born_generation);
-    put(made, TM_PROXY_TLV_UNIQUE_ID, id, (size_t)size);
+    char id[ID_MAX], *at = tm_text_number(id, cold->born_worker);
+    at = tm_text_number(tm_text_char(at, '-'), cold->born_index);
+    at = tm_text_number(tm_text_char(at, '-'), cold->born_generation);
+    put(made, TM_PROXY_TLV_UNIQUE_ID, id, (size_t)(at - id));
 }
 
 static void put_decision(struct making *made, uint8_t type, const struct tm_cold *cold,
                          const struct tm_route *route, const struct tm_destination *destination)
 {
-    char text[DECISION_MAX];
-    int size = snprintf(text, sizeof(text), "%.*s/%.*s %llu %s", TM_NAME_SIZE - 1, route->name,
-                        TM_NAME_SIZE - 1, destination->name,
-                        (unsigned long long)cold->table_generation,
-                        cold->pick_reason < TM_PICK_REASONS ? pick_reasons[cold->pick_reason] : "");
-    put(made, type, text, (size_t)size);
+    const char *reason = cold->pick_reason < TM_PICK_REASONS ? pick_reasons[cold->pick_reason] : "";
+    char text[DECISION_MAX], *at = text;
+    at = tm_text(at, route->name, strnlen(route->name, TM_NAME_SIZE - 1));
+    at = tm_text_char(at, '/');
+    at = tm_text(at, destination->name, strnlen(destination->name, TM_NAME_SIZE - 1));
+    at = tm_text_number(tm_text_char(at, ' '), cold->table_generation);
+    at = tm_text_char(at, ' ');
+    at = tm_text(at, reason, strlen(reason));
+    put(made, type, text, (size_t)(at - text));
 }
 
 /* A list of a single protocol. */
@@ -179,10 +193,11 @@ int tm_header_send(struct tm_worker *w, uint32_t index, uint32_t of)
 struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
+    struct tm_half *half = &conn->half[TM_CLIENT];
     const struct tm_destination *destination = tm_destination_of(w, index);
     bool asks = tm_starttls_is_asked(w, index); /* then its answer comes before more is sent */
     uint32_t size = 0;
-    if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(conn->half[TM_CLIENT].base))
+    if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(half->base))
         return tm_next();
     if (destination && destination->rules.send_proxy)
         size = make(w, index, &w->colds[index], destination);
@@ -191,8 +206,10 @@ struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
         return tm_next();
     w->pump.journal->side = TM_CLIENT;
     tm_record_note_uncounted(conn, &w->colds[index]);
-    if (tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
-                        !asks && has_begun(w, index)) < 0)
+    if (!asks && !half->uncounted && !w->shapes)
+        tm_pump_precede(&w->pump, half, size); /* the relay is next, and reads at once */
+    else if (tm_pump_prepend(&w->pump, half, conn->fd[TM_ENDPOINT], size,
+                             !asks && has_begun(w, index)) < 0)
         conn->side_flags[TM_ENDPOINT] |= TM_RESET | TM_HUNG_UP; /* the relay ends it as such */
     return tm_next();
 }

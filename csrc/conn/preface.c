@@ -1,6 +1,7 @@
 /* What is read before the pick. Runs in a worker. */
 #include "conn/preface.h"
 
+#include <errno.h>
 #include <sys/ioctl.h>
 
 #include "sock.h"
@@ -36,7 +37,7 @@ struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, ssize_t go
 {
     uint64_t until_ms = w->colds[index].accepted_at_us / 1000 + timeout_ms;
     int fd = w->records[index].fd[TM_CLIENT], waiting = 0;
-    if (tm_sock_input_ends(fd)) {
+    if (got != -EAGAIN && tm_sock_input_ends(fd)) { /* that says that it has not ended */
         if (ioctl(fd, FIONREAD, &waiting) == 0 && waiting > got)
             return tm_wait(TM_READING, w->now_ms); /* the rest has come since, and the end */
         return tm_end_for(TM_CLOSED_client_reset); /* what is waited for can't come any more */

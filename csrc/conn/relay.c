@@ -361,6 +361,7 @@ struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
     tm_outcome_log_start(w, index);
     tm_arm(w, index, tm_timeout_next(w, index));
     tm_relay_pump(w, index, TM_CLIENT);
+    assert(w->pump.ahead == 0); /* the header went with that */
     if (cold->endpoint.family != AF_UNIX && conn->state == TM_RELAYING)
         tm_sock_acknowledge(conn->fd[TM_ENDPOINT]);
     return tm_over();

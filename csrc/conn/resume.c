@@ -73,8 +73,12 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
         half->state = TM_HALF_SHUT;
     struct tm_way way = {conn->fd[side], conn->fd[other], other == TM_ENDPOINT,
                          tm_elsewhere_bytes(w->colds[index].elsewhere[side])};
-    if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, &way) < 0)
+    if (operation == TM_PREPEND) { /* nothing was read that it could go with */
+        if (!finish_preface(w, conn, operation))
+            return false;
+    } else if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, &way) < 0) {
         return false;
+    }
     for (side = TM_ENDPOINT; side >= TM_CLIENT; side--) /* a client in doubt waits for an answer */
         if ((uint32_t)conn->half[side].bytes != conn->half[side].counted)
             tm_record_note_spoke(conn, side);

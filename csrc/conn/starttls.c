@@ -6,6 +6,7 @@
 
 #include "conn/connect.h"
 #include "conn/destination.h"
+#include "conn/endpoint.h"
 #include "conn/preface.h"
 #include "sock.h"
 
@@ -94,5 +95,7 @@ struct tm_answer tm_starttls(struct tm_worker *w, uint32_t index)
         return tm_wait(TM_CONNECTING, until_ms);
     if (got == 1 && byte == TM_POSTGRES_YES && drop_answer(w, index))
         return tm_next();
+    if (got == 1)
+        return tm_connect_again(w, index, byte == TM_POSTGRES_NO ? TM_REFUSES_TLS : EPROTO);
     return tm_connect_again(w, index, got == -EAGAIN ? 0 : got < 0 ? (int)-got : EPROTO);
 }

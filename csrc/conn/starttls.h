@@ -5,8 +5,10 @@
  *     to the client     SSLRequest: S. GSSENCRequest, once and before that: N. preread.c reads on.
  *     to the endpoint   an SSLRequest, in one write with a header of the PROXY protocol if it
  *                       gets one (header.c); then the stage STARTTLS waits for its S, and drops
- *                       it. What else it does is a failed connect. The ClientHello is still in the
- *                       client's socket, so the next endpoint can be tried.
+ *                       it. What else it does is a failed connect; with an N it
+ *                       refuses TLS alone, and other clients find it as good as before. The
+ *                       ClientHello is still in the client's socket, so the next endpoint can be
+ *                       tried.
  *
  * A death may come anywhere. What the client has asked for is in the annex (known.starttls) before
  * it leaves the socket; that it has left, that the answer is sent, that the endpoint is asked and

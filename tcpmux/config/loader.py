@@ -191,6 +191,7 @@ def _native(document: Document) -> list[_File]:
 def _check_together(files: Sequence[_File]) -> None:
     """What no single value can tell: names and addresses given twice, and totals."""
     keys, routes = Names("key"), Names("a route named")
+    defaults = _setting(files, "defaults")
     listens = Names("a listener on")
     listeners = destinations = endpoints = route_count = rules = 0
     for file in files:
@@ -205,7 +206,7 @@ def _check_together(files: Sequence[_File]) -> None:
                 for address in addresses:
                     listens.add(address, document, (*here, "listen", at))
                 listeners += len(addresses)
-            check_route(route, document, here)
+            check_route(route, defaults, document, here)
             route_count += 1
             rules += len(route.rules)
             destinations += len(route.destinations)
@@ -302,6 +303,12 @@ def _translated_legs(translated: Iterable[tuple[Route, Resource]]) -> Iterable[L
                     yield Leg(route.name, endpoint, resource)
 
 
+def _setting(files: Sequence[_File], key: str) -> Any:
+    """From the one file that sets it, else the default."""
+    models = [f.model for f in files if key in f.model.model_fields_set]
+    return getattr(models[0] if models else FileModel(), key)
+
+
 def _merge(
     files: Sequence[_File],
     translated: Sequence[Route],
@@ -309,9 +316,7 @@ def _merge(
     admin: str,
 ) -> Config:
     def setting(key: str) -> Any:
-        """From the one file that sets it, else the default."""
-        models = [f.model for f in files if key in f.model.model_fields_set]
-        return getattr(models[0] if models else FileModel(), key)
+        return _setting(files, key)
 
     defaults = setting("defaults")
     native = (_route(route, defaults) for file in files for route in file.model.routes)

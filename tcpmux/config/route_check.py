@@ -4,20 +4,25 @@ that have no effect beside the others."""
 from __future__ import annotations
 
 from tcpmux.config.document import Document
+from tcpmux.config.duration import format_duration
 from tcpmux.config.policy import FallbackModel
+from tcpmux.config.preread import Preread
 from tcpmux.config.problems import Location, describe
 from tcpmux.config.rule_check import check_rules, clientele_of, takes_all
-from tcpmux.config.schema import RouteModel
+from tcpmux.config.schema import DefaultsModel, RouteModel
 from tcpmux.config.validation import Names
 
 
-def check_route(route: RouteModel, document: Document, here: Location) -> None:
+def check_route(
+    route: RouteModel, defaults: DefaultsModel, document: Document, here: Location
+) -> None:
     """Adds what is wrong with it to the document. here: its place there."""
     _check_destinations(route, document, here)
     _check_fallback(route, document, here)
     check_rules(route, document, here)
     _check_weights(route, document, here)
     _check_sticky(route, document, (*here, "sticky"))
+    _check_wait(route, defaults, document, here)
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
@@ -70,3 +75,24 @@ def _check_sticky(route: RouteModel, document: Document, at: Location) -> None:
         document.warn(
             (*at, "prefix"), f"has no effect: it is of addresses, and sticky goes by {by}"
         )
+
+
+def _check_wait(
+    route: RouteModel, defaults: DefaultsModel, document: Document, here: Location
+) -> None:
+    """Nobody expects that clients wait for the sake of a TLV in a header that is sent."""
+    by = route.sticky.by[0] if route.sticky else ""
+    if route.preread or by == "sni" or any(rule.made().reads_hello for rule in route.rules):
+        return
+    for d, destination in enumerate(route.destinations):
+        sent = destination.made((destination, route, defaults)).send_proxy
+        asked = [key for key in ("authority", "alpn") if getattr(sent, key)]
+        if asked:
+            document.warn(
+                (*here, "destinations", d),
+                f"send_proxy.{asked[0]}: each connection waits up to "
+                f"{format_duration(Preread().timeout)} for its client's first bytes, as its "
+                "ClientHello has the value: leave this out where the server speaks first, or say "
+                "preread: {silent: default} if that is meant",
+            )
+            return

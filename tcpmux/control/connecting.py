@@ -40,6 +40,8 @@ def error_text(number: int) -> str:
         return "connect timed out"
     if number == errno.ENOENT:
         return "no such socket"
+    if number == errno.EPROTONOSUPPORT:  # csrc/conn/endpoint.h: TM_REFUSES_TLS
+        return "it refuses TLS (ssl = off?)"
     if number == errno.EPROTO:  # csrc/conn/starttls.c
         return "no TLS: it did not answer with S"
     return os.strerror(number).lower() if number in errno.errorcode else f"error {number}"

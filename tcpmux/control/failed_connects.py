@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import time
 from array import array
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tcpmux.control")
 
+REFUSES_TLS = errno.EPROTONOSUPPORT  # csrc/conn/endpoint.h
+SAY_AGAIN = 60.0  # s before that is said again of an endpoint: it stays in use
 MAX_COUNT = 1 << 31  # a count is of 32 bits; more at a time is none
 
 
@@ -32,6 +36,7 @@ class FailedConnects:
         self._slots = array("I")
         self._before = array("I")
         self._seen: list[int] = []  # by worker, for the log of each
+        self._refusals: dict[int, tuple[float, int]] = {}  # by slot: until when, how many unsaid
 
     def look_at_each(self) -> None:
         """At level debug: each of those that have failed since the last time, as far as workers
@@ -64,10 +69,24 @@ class FailedConnects:
             more = (new - old) % (1 << 32)
             if 0 < more < MAX_COUNT:
                 found.append((more, slot))
+        found = [(n, slot) for more, slot in found if (n := self._to_say(more, slot))]
         found.sort(reverse=True)
         lines = [Line(logging.WARNING, self._text(slot, n), self._where(slot)) for n, slot in found]
         for line in bounded(lines, "more endpoints with failed connects"):
             log.log(line.level, "%s", line, extra={"where": line.where})
+
+    def _to_say(self, more: int, slot: int) -> int:
+        """How many have failed, if that is to be said now. An endpoint that refuses TLS does so
+        until somebody mends it, and is not ejected for that."""
+        if self._view.commons.failed_with(slot) != REFUSES_TLS:
+            return more
+        until, unsaid = self._refusals.get(slot, (0.0, 0))
+        now = time.monotonic()
+        if now < until:
+            self._refusals[slot] = until, unsaid + more
+            return 0
+        self._refusals[slot] = now + SAY_AGAIN, 0
+        return unsaid + more
 
     def _where(self, slot: int) -> Where:
         name, address = self._names[slot]
@@ -91,6 +110,7 @@ class FailedConnects:
             for destination in route.destinations
             for endpoint in destination.endpoints
         }
+        self._refusals = {slot: of for slot, of in self._refusals.items() if slot in names}
         known = dict(zip(self._slots, self._before, strict=True))
         slots = array("I", names)
         before = self._view.commons.all_failures(slots)

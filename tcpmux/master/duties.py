@@ -49,7 +49,8 @@ class HearWorkers(Duty):
                 selector.register(worker.line.socket, events)
 
     def due(self) -> float | None:
-        return earliest(*(worker.tell_away_at for worker in self._workers.running))
+        away = (worker.tell_away_at for worker in self._workers.running)
+        return earliest(self._workers.reports.due(), *away)
 
     def do(self, now: float) -> None:
         for worker in self._workers.running:
@@ -57,6 +58,7 @@ class HearWorkers(Duty):
             self._workers.receive(worker)
             if worker.tell_away_at is not None and now >= worker.tell_away_at:
                 worker.tell_away()
+        self._workers.reports.look(now, self._workers.running)
 
 
 class Reap(Duty):

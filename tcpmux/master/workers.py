@@ -76,7 +76,7 @@ class Workers:
         self._workers = [Worker(number, live, user.uid) for number, live in enumerate(lives)]
         for worker in self._workers:
             worker.others_serve = partial(self._others_serve, worker)
-        self._reports = WorkerReports(self._table, user)
+        self.reports = WorkerReports(self._table, user, self._others_have_room)
         self._draining = False
 
     def __iter__(self) -> Iterator[Worker]:
@@ -279,7 +279,7 @@ class Workers:
         """Reads what a worker and its guardian have to tell."""
         if worker.receive():
             self.assign_shards()
-        self._reports.report(worker, partial(self._others_have_room, worker))
+        self.reports.report(worker)
 
     # --- messages to all --------------------------------------------------------------------
 

@@ -51,7 +51,9 @@ PROGRAMS = {
     "test_watch": ("watch.c",),
     "test_channel": ("channel.c", "rights.c"),
     "test_privileges": ("privileges.c",),
-    "test_proxy_header": ("proxy_header.c",),
+    "test_text": ("text.c",),
+    "test_crc32c": ("crc32c.c",),
+    "test_proxy_header": ("proxy_header.c", "crc32c.c", "text.c"),
     "test_client_hello": ("client_hello.c",),
     "test_conn": tuple(
         str(path.relative_to(CSRC))

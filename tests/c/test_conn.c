@@ -203,10 +203,16 @@ static void what_comes_just_before_the_end_is_read(void)
     int client = open_connection(w, &index);
     ssize_t got = tm_preface_peek(w, index, bytes, sizeof(bytes));
     CHECK_EQUAL(got, -EAGAIN);
-    CHECK(write(client, "late", 4) == 4 && shutdown(client, SHUT_WR) == 0);
+    struct tm_answer answer = tm_preface_wait(w, index, got, 5000, TM_CLOSED_proxy_header);
+    CHECK(answer.kind == TM_ANSWER_WAIT && answer.state == TM_READING);
+    CHECK_EQUAL(answer.look_ms, w->now_ms + 5000);
+    CHECK(write(client, "la", 2) == 2);
+    got = tm_preface_peek(w, index, bytes, sizeof(bytes));
+    CHECK_EQUAL(got, 2);
+    CHECK(write(client, "te", 2) == 2 && shutdown(client, SHUT_WR) == 0);
     while (!tm_sock_input_ends(w->records[index].fd[TM_CLIENT]))
         ;
-    struct tm_answer answer = tm_preface_wait(w, index, got, 5000, TM_CLOSED_proxy_header);
+    answer = tm_preface_wait(w, index, got, 5000, TM_CLOSED_proxy_header);
     CHECK_EQUAL(answer.kind, TM_ANSWER_WAIT);
     CHECK_EQUAL(answer.look_ms, w->now_ms); /* to look again at once */
     CHECK_EQUAL(tm_preface_peek(w, index, bytes, sizeof(bytes)), 4);

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "check.h"
+#include "crc32c.h"
 
 enum { BOTH = TM_PROXY_V1 | TM_PROXY_V2 };
 

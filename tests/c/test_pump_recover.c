@@ -3,6 +3,7 @@
  * so that one that is lost, doubled or moved is seen where it arrives. */
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 
 #include "kernel_count.h"
@@ -147,6 +148,7 @@ static void every_entry_by_hand(void)
         client_sends(rig, 5000);
         wait_readable_bytes(rig->source, 5000);
         journal->before = 0;
+        journal->ahead = tm_base_make(0, 0);
         tm_journal_note(journal, TM_RECEIVE);
         CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, 0), 5000);
         if (sent_first) {
@@ -273,6 +275,175 @@ static void every_moment_of_a_prepend(void)
     }
 }
 
+/* --- what goes ahead of the first bytes ------------------------------------------------------- */
+
+enum { AHEAD = 300 };
+
+static unsigned char header_at(int place)
+{
+    return (unsigned char)(place * 7 + 1);
+}
+
+static void make_header(unsigned char *bytes)
+{
+    for (int i = 0; i < AHEAD; i++)
+        bytes[i] = header_at(i);
+}
+
+/* As a worker does it. */
+static void begin_ahead(struct rig *rig, struct shared *shared)
+{
+    tm_pump_precede(&rig->pump, &shared->half, AHEAD);
+    pump_once(rig, &shared->half, false);
+}
+
+/* As its next incarnation does. */
+static void finish_ahead(struct rig *rig, struct shared *shared, struct tm_pipe lent)
+{
+    struct tm_half *half = &shared->half;
+    rig->pump.ahead = 0;
+    half->pipe = lent;
+    half->queued = (uint32_t)tm_kernel_piped(lent.out);
+    if (tm_journal_operation(&shared->journal) == TM_PREPEND)
+        CHECK(tm_pump_recover_prepend(&rig->pump, half, rig->destination, false) == 0);
+    else
+        CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
+    tm_journal_note(&shared->journal, TM_NOTHING);
+    if (tm_base_prepended(half->base) == 0) {
+        make_header(shared->buffer);
+        begin_ahead(rig, shared);
+    }
+}
+
+/* In a child, which is killed after so many instructions. Returns whether it was not done by then. */
+static bool cut_off(struct rig *rig, struct shared *shared, struct tm_pipe lent, bool begins,
+                    uint64_t instructions, uint64_t *made)
+{
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 && raise(SIGSTOP) == 0);
+        if (begins)
+            begin_ahead(rig, shared);
+        else
+            finish_ahead(rig, shared, lent);
+        _exit(0);
+    }
+    for (*made = 0; waitpid(child, &status, 0) == child && WIFSTOPPED(status); ++*made) {
+        CHECK(WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == SIGTRAP);
+        if (*made == instructions) {
+            CHECK(kill(child, SIGKILL) == 0);
+            CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+            return true;
+        }
+        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
+    }
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    return false;
+}
+
+static void check_header(struct rig *rig)
+{
+    unsigned char got[AHEAD];
+    wait_readable_bytes(rig->server, AHEAD);
+    CHECK_EQUAL(recv(rig->server, got, AHEAD, 0), AHEAD);
+    for (int i = 0; i < AHEAD; i++)
+        CHECK_EQUAL(got[i], header_at(i));
+}
+
+/* Cut off after so many instructions, and its recovery after so many. Returns how many it takes. */
+static uint64_t cut_off_after(uint32_t payload, int buffer, uint64_t instructions,
+                              uint64_t of_recovery)
+{
+    struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, buffer, PIPES});
+    struct shared *shared = share(rig);
+    uint64_t made, again, deadline = now_ms() + (uint64_t)DEADLINE_MS;
+    if (payload)
+        client_sends(rig, payload);
+    make_header(shared->buffer);
+    lend_pipe(rig, shared, PIPES);
+    struct tm_pipe lent = shared->half.pipe;
+    if (cut_off(rig, shared, lent, true, instructions, &made))
+        cut_off(rig, shared, lent, false, of_recovery, &again);
+    finish_ahead(rig, shared, lent);
+    CHECK_EQUAL(tm_base_prepended(shared->half.base), AHEAD);
+    check_header(rig);
+    client_sends(rig, 1000);
+    while (rig->received < rig->sent) {
+        CHECK(now_ms() < deadline);
+        pump_once(rig, &shared->half, true);
+        server_receives(rig, EVERYTHING);
+    }
+    unshare_all(rig, shared);
+    close_rig(rig);
+    return made;
+}
+
+/* With bytes of the client's to go with, without any, and with more than the destination takes. */
+static void what_goes_ahead_may_be_cut_off_anywhere(void)
+{
+    static const struct { uint32_t payload; int buffer, cases; } ways[] = {
+        {500, 0, 80}, {0, 0, 30}, {60000, 4096, 30},
+    };
+    for (int way = 0; way < 3; way++) {
+        uint32_t payload = ways[way].payload;
+        int buffer = ways[way].buffer, cases = ways[way].cases;
+        uint64_t whole = cut_off_after(payload, buffer, EVERYTHING, 0);
+        CHECK(whole > 100);
+        for (int i = 0; i < cases; i++) {
+            uint64_t part = whole / (uint64_t)cases, at = part * (uint64_t)i;
+            cut_off_after(payload, buffer, at + random_below(part + 1), random_below(whole));
+        }
+    }
+}
+
+/* Where each call may be the last. sent: by it, of both. */
+static void every_moment_of_what_goes_ahead(void)
+{
+    enum { PAYLOAD = 500 };
+    static const int all_sent[] = {-1, 0, 1, AHEAD - 1, AHEAD, AHEAD + 1, AHEAD + PAYLOAD};
+    for (size_t k = 0; k < sizeof(all_sent) / sizeof(all_sent[0]); k++) {
+        for (int known = 0; known < 2; known++) {
+            struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
+            struct tm_half *half = &rig->half;
+            int sent = all_sent[k];
+            if (known && sent < AHEAD) {
+                close_rig(rig);
+                continue;
+            }
+            client_delivers(rig, PAYLOAD);
+            make_header(rig->pump.buffer);
+            rig->journal.before = 0;
+            rig->journal.ahead = tm_base_make(0, AHEAD);
+            tm_journal_note(&rig->journal, TM_RECEIVE);
+            CHECK_EQUAL(recv(rig->source, rig->pump.buffer + AHEAD, PAYLOAD, 0), PAYLOAD);
+            if (sent >= 0) {
+                rig->journal.read = PAYLOAD;
+                tm_journal_note(&rig->journal, TM_SEND);
+            }
+            if (sent > 0)
+                CHECK_EQUAL(send(rig->destination, rig->pump.buffer, (size_t)sent, 0), sent);
+            if (known)
+                half->base = tm_base_make(0, AHEAD);
+            rig->journal.ahead ^= 1; /* corrupt */
+            CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) ==
+                  -EUCLEAN);
+            rig->journal.ahead ^= 1;
+            CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
+            CHECK_EQUAL(tm_base_prepended(half->base), AHEAD);
+            CHECK_EQUAL(half->bytes, sent > AHEAD ? sent - AHEAD : 0);
+            CHECK_EQUAL(half->bytes + half->queued, PAYLOAD);
+            tm_journal_note(&rig->journal, TM_NOTHING);
+            check_header(rig);
+            pump_once(rig, half, false);
+            server_receives_all(rig);
+            CHECK_EQUAL(rig->received, PAYLOAD);
+            close_rig(rig);
+        }
+    }
+}
+
 /* Its destination has gone meanwhile: that is no fault of the half. */
 static void a_prepend_to_nobody(void)
 {
@@ -297,6 +468,7 @@ static void what_can_not_be_is_refused(void)
     struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
     struct tm_way way = {rig->source, rig->destination, false, 0};
     tm_journal_note(&rig->journal, TM_QUEUE);
+    rig->journal.ahead = tm_base_make(0, 0);
     rig->journal.read = 10;
     rig->journal.sent = 11; /* more than there were */
     CHECK(tm_pump_recover(&rig->pump, &rig->half, &way) < 0);
@@ -325,6 +497,7 @@ static void a_wrong_count_of_bytes_is_noticed(void)
             rig->half.bytes += (uint64_t)wrong;
             journal->before = rig->half.bytes;
             journal->read = 700;
+            journal->ahead = tm_base_make(0, 0);
             tm_journal_note(journal, operations[k]);
             int flags = operations[k] == TM_PEEK_SEND ? MSG_PEEK : 0;
             CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, flags), 700);
@@ -347,6 +520,8 @@ int main(void)
     RUN(every_moment_of_a_consume);
     RUN(every_moment_of_a_prepend);
     RUN(a_prepend_to_nobody);
+    RUN(every_moment_of_what_goes_ahead);
+    RUN(what_goes_ahead_may_be_cut_off_anywhere);
     RUN(killed_while_consuming);
     RUN(killed_while_pumping);
     return 0;

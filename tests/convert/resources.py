@@ -47,6 +47,9 @@ def virtual(host: str = "db.example.org", **others: Any) -> dict[str, Any]:
     return {"hosts": ["*"], "gateways": ["g"], "tcp": [{"route": [to(host)]}], **others}
 
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in Python, it takes most of the time
+
+
 def listeners(*ports: int, **others: Any) -> dict[str, Any]:
     listed = [{"name": f"p{port}", "port": port, "protocol": "TCP", **others} for port in ports]
     return {"gatewayClassName": "c", "listeners": listed}
@@ -57,7 +60,7 @@ def attached(*backends: dict[str, Any], **parent: Any) -> dict[str, Any]:
 
 
 def text(*resources: dict[str, Any], name: str = "r.yaml") -> Text:
-    return Text(name, "---\n".join(yaml.safe_dump(one, sort_keys=False) for one in resources))
+    return Text(name, yaml.dump_all(resources, Dumper=DUMPER, sort_keys=False))
 
 
 def loaded(*resources: dict[str, Any], given: tuple[str, ...] = ()) -> Config:

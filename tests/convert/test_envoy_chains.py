@@ -152,3 +152,10 @@ def test_too_many_names_and_protocols_are_refused_and_not_compared() -> None:
     (change,) = conversion(chain("a", names), chain("b", protocols)).changes
     assert "too many names and protocols" in change.note
     assert change.needs == "longer lists"
+
+
+def test_a_chain_without_filters_closes_its_connections() -> None:
+    refused = {"filter_chain_match": {"server_names": ["no.x"]}, "filters": []}
+    assert lines(chain("a"), refused) == ["sni no.x -> reset", "a"]
+    (told,) = conversion({"filters": []}).changes
+    assert told.note == "Envoy closes each connection, as it has no filters: its port is not opened"

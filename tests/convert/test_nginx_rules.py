@@ -262,3 +262,75 @@ def test_long_lists_of_networks_become_rules(of: Callable[[int], str]) -> None:
         met = rule_met(made.rules, Facts(client, Address.parse("127.0.0.1:19001")))
         assert made.rules[met].weights == ((of(n), 1),)
     assert lines(made)[-1] == "d"
+
+
+# --- several servers on one address ---------------------------------------------------------------
+
+
+def by_servers(*servers: str, stream: str = "ssl_preread on;") -> Conversion:
+    own = " ".join(f"server {{ listen 127.0.0.1:19001; {one} }}" for one in servers)
+    return convert("nginx", [Input("nginx.conf", f"stream {{ {UPSTREAMS} {stream} {own} }}")])
+
+
+@pytest.mark.parametrize(
+    ("servers", "expected"),
+    [
+        (["proxy_pass a;", "server_name B.x; proxy_pass b;"], ["sni b.x -> b=1", "a"]),
+        (
+            ["server_name a.x; proxy_pass a;", "server_name *.x x; proxy_pass b;"],
+            ["sni a.x -> a=1", "sni x -> b=1", "sni *.x -> b=1", "a"],
+        ),
+        (
+            ["proxy_pass a;", "server_name .x; proxy_pass b;", "server_name *.y.x; proxy_pass c;"],
+            ["sni x -> b=1", "sni *.y.x -> c=1", "sni *.x -> b=1", "a"],
+        ),
+        (
+            ["proxy_pass a;", "server_name x; proxy_pass b;", "server_name x y; proxy_pass c;"],
+            ["sni x -> b=1", "sni y -> c=1", "a"],  # of the same name the first
+        ),
+        (["proxy_pass a;", 'server_name "" x; proxy_pass a;'], ["sni x -> a=1", "a"]),
+    ],
+)
+def test_a_server_is_chosen_by_its_names(servers: list[str], expected: list[str]) -> None:
+    assert lines(only_route(by_servers(*servers))) == expected
+
+
+def test_the_default_server_has_the_rest() -> None:
+    text = "server { listen 127.0.0.1:19001 default_server so_keepalive=on; proxy_pass c; }"
+    made = only_route(
+        by_servers("server_name a.x; proxy_pass a;", stream=f"ssl_preread on; {text}")
+    )
+    assert lines(made) == ["sni a.x -> a=1", "c"]
+    assert {d.policy.keepalive.idle for d in made.destinations} == {7200}  # of the listener
+
+
+@pytest.mark.parametrize(
+    ("servers", "stream", "told"),
+    [
+        (["server_name ~^a; proxy_pass b;"], "ssl_preread on;", "~^a: tcpmux has no rules by reg"),
+        (["server_name a.*; proxy_pass b;"], "ssl_preread on;", "a.*: tcpmux has no rules by the"),
+        (["server_name a.x; proxy_pass b;"], "", "without ssl_preread on in the default server"),
+        (["listen 127.0.0.1:19002; server_name a.x; proxy_pass b;"], "ssl_preread on;",
+         "tcpmux chooses among servers that listen on the same addresses"),
+        (["server_name a.x; proxy_pass b; allow 10.0.0.0/8; deny all;"], "ssl_preread on;",
+         "a route has one set of limits"),
+        (["server_name a.x; proxy_pass $x;"],
+         "ssl_preread on; map $ssl_preread_server_name $x { a.x b; default c; }",
+         "its own rules by name or client"),
+    ],
+)  # fmt: skip
+def test_servers_that_tcpmux_can_not_choose_among(
+    servers: list[str], stream: str, told: str
+) -> None:
+    found = by_servers("proxy_pass a;", *servers, stream=stream)
+    assert any(told in change.note for change in found.changes), found.changes
+
+
+def test_the_default_server_has_all_where_tcpmux_can_not_choose() -> None:
+    default = "server { listen 127.0.0.1:19001 default_server; proxy_pass c; }"
+    found = by_servers("server_name ~a; proxy_pass a;", stream=f"ssl_preread on; {default}")
+    assert "the server at nginx.conf:5 gets all connections" in " ".join(
+        change.note for change in found.changes
+    )
+    (made,) = load_texts([Text("r", found.text, {})]).routes
+    assert [d.name for d in made.destinations] == ["c"]

@@ -203,6 +203,32 @@ def test_routers_of_one_priority_that_meet_are_named() -> None:
     assert found_of(content)[1] == []
 
 
+def test_a_limit_of_one_of_several_routers_is_refused_by_its_name() -> None:
+    content = dynamic(
+        rule="HostSNI(`a.example`)", tls={"passthrough": True}, middlewares=["mine"],
+        more={"middlewares": {"mine": {"inFlightConn": {"amount": 5}}}},
+    )  # fmt: skip
+    (told,) = found_of(content)[1]
+    note = "inFlightConn of mine: a route has one limit for all routers of its entry point"
+    assert told.endswith(note)
+
+
+@pytest.mark.parametrize("by", ["HostSNI(`a.example`, `b.example`)", "ClientIP(`::1`, `::2`)"])
+@pytest.mark.parametrize(("syntax", "is_said"), [("v3", True), ("v2", False), (None, True)])
+def test_several_values_in_a_matcher_are_of_traefik_2(
+    by: str, syntax: str | None, is_said: bool
+) -> None:
+    content = dynamic(rule=by)
+    if syntax is not None:
+        content["tcp"]["routers"]["db"]["ruleSyntax"] = syntax
+    if by.startswith("HostSNI"):
+        content["tcp"]["routers"]["db"]["tls"] = {"passthrough": True}
+    found = converted([yaml.safe_dump(content)])
+    assert not found.changes
+    said = "Traefik 3 takes one value in a matcher, and drops"
+    assert any(said in one.note for one in found.findings) is is_said
+
+
 def test_routers_by_name_answer_postgresql_and_wait_as_long_as_traefik() -> None:
     content = dynamic(rule="HostSNI(`a.example`)", tls={"passthrough": True})
     route = route_of(content)
@@ -284,6 +310,10 @@ def test_a_check_looks_at_the_start_of_the_answer() -> None:
         (dynamic(rule="HostSNI(`*.example`)", tls={"passthrough": True}), "stands for one label"),
         (dynamic(rule="HostSNI(`a.example`)"), "no router gets its connections"),
         (dynamic(rule="Path(`/`)"), "expected HostSNI, HostSNIRegexp, ClientIP, ALPN, got Path"),
+        (
+            dynamic(rule="ALPN(`acme-tls/1`)"),
+            "Traefik does not answer itself, got acme-tls/1",
+        ),
         (dynamic(rule="HostSNI(`*`"), "expected HostSNI(`...`) or another matcher"),
         (
             dynamic(rule="HostSNIRegexp(`^a.+$`)", tls={"passthrough": True}),

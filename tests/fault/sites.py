@@ -106,15 +106,13 @@ HARMLESS: Final[dict[str, str]] = {
     **dict.fromkeys(
         [
             "memcmp",
-            "memchr",
-            "inet_pton",
-            "inet_ntop",
             "strcmp",
             "memcpy",
             "memmove",
             "memset",
             "snprintf",
             "strlen",
+            "strnlen",
             "strrchr",
             "strtol",
             "__errno_location",

@@ -454,15 +454,10 @@ def test_keepalive_is_set_on_both_sides_of_a_connection_that_stays(
 
         def timers() -> int:
             """Sockets of this connection with a keepalive timer: /proc/net/tcp, timer 2."""
-            count = 0
-            with open("/proc/net/tcp", encoding="ascii") as file:
-                for line in file:
-                    fields = line.split()
-                    ports = {part.split(":")[1] for part in fields[1:3] if ":" in part}
-                    ours = f"{port:04X}", f"{one.port:04X}"
-                    if any(number in ports for number in ours) and fields[5].startswith("02:"):
-                        count += 1
-            return count
+            lines = Path("/proc/net/tcp").read_text().splitlines()
+            ours = f":{port:04X} ", f":{one.port:04X} "
+            of_ours = [line.split() for line in lines if any(number in line for number in ours)]
+            return sum(fields[5].startswith("02:") for fields in of_ours)
 
         wait_for(lambda: timers() == 2, "keepalive on both sides", patient(30))
         assert talk(client) == "one hello\n"

@@ -87,6 +87,36 @@ def test_over_ipv6(start_proxy: StartProxy, mirror: EchoServer) -> None:
     assert proxy.active() <= 1
 
 
+def segments_of(server: socket.socket) -> int:
+    """Those with data that have come."""
+    information = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+    return int(struct.unpack_from("=I", information, 152)[0])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_header_and_the_first_bytes_are_one_segment(
+    start_proxy: StartProxy, version: int
+) -> None:
+    """They are there when the endpoint is connected to: they have come with a header."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(DEADLINE)
+        made = route("r", free_port(), v1=(1, f"127.0.0.1:{listener.getsockname()[1]}"))
+        made["destinations"][0]["send_proxy"] = version
+        made["accept_proxy"] = {"from": ["127.0.0.1"]}
+        proxy = start_proxy(routes(made))
+        with connected(proxy, 1) as (client,):
+            client.sendall(v1(7) + b"first")
+            server, _ = listener.accept()
+            with server:
+                server.settimeout(DEADLINE)
+                size = len(v1(7)) if version == 1 else len(v2(7))
+                assert received(server, size + 5)[size:] == b"first"
+                assert segments_of(server) == 1
+                client.sendall(b"second")
+                assert received(server, 6) == b"second"
+                assert segments_of(server) == 2
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_who_was_named_is_named(start_proxy: StartProxy, mirror: EchoServer, version: int) -> None:
     """As the header that came said it, also where the client had connected to."""

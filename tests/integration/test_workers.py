@@ -234,6 +234,7 @@ def test_accepting_that_fails_is_told(start_proxy: StartProxy, one: EchoServer) 
         proxy.says("worker 0 can't accept connections: Too many open files; clients wait")
         limit_descriptors(pid, limit)
         assert talk(client) == "one hello\n"
+    proxy.says("connections are accepted again: for 5 s no accept has failed")
 
 
 def test_workers_hold_no_descriptor_that_is_not_theirs(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tcpmux.control import losses, telling
+from tcpmux.control import failed_connects, losses, telling
 from tcpmux.control.connecting import error_text
 from tcpmux.control.failed_connects import FailedConnects
 from tcpmux.control.losses import LIMITED, LOST, Losses
@@ -298,6 +298,28 @@ def test_failed_connects_are_told_once_for_an_endpoint_and_second(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     failed.look()
     assert len(caplog.messages) == 2
+
+
+def test_that_an_endpoint_refuses_tls_is_told_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in use, so this goes on until somebody mends it."""
+    now = 1000.0
+    monkeypatch.setattr("tcpmux.control.failed_connects.time.monotonic", lambda: now)
+    watch = Watch()
+    failed = FailedConnects(watch)  # type: ignore[arg-type]
+    failed.look()
+    for more in (1, 2, 3, 59):
+        watch.commons.note(2, failure=True, error=failed_connects.REFUSES_TLS)
+        failed.look()
+        now += more
+    watch.commons.note(2, failure=True, error=failed_connects.REFUSES_TLS)
+    failed.look()
+    told = "to 127.0.0.1:1 failed: it refuses TLS (ssl = off?)"
+    assert caplog.messages == [f"r/v1: 1 connect {told}", f"r/v1: 4 connects {told}"]
+    watch.fail(2)  # of another kind: at once
+    failed.look()
+    assert caplog.messages[2:] == ["r/v1: 1 connect to 127.0.0.1:1 failed: connection refused"]
 
 
 def test_failed_connects_of_many_endpoints_and_after_a_reload(

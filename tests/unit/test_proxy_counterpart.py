@@ -50,8 +50,8 @@ class Header(ctypes.Structure):
 def parser(tmp_path_factory: pytest.TempPathFactory) -> Any:
     made = tmp_path_factory.mktemp("parser") / "parser.so"
     compiler = shlex.split(os.environ.get("CC", "gcc"))
-    source = str(CSRC / "proxy_header.c")
-    flags = ["-shared", "-fPIC", "-D_GNU_SOURCE", f"-I{CSRC}", source, "-o", str(made)]
+    sources = [str(CSRC / f"{name}.c") for name in ("proxy_header", "crc32c", "text")]
+    flags = ["-shared", "-fPIC", "-D_GNU_SOURCE", f"-I{CSRC}", *sources, "-o", str(made)]
     subprocess.run([*compiler, *flags], check=True, timeout=patient(120))
     return ctypes.CDLL(str(made)).tm_proxy_parse
 

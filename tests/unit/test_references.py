@@ -6,9 +6,7 @@ stands in OTHERS.
 
 from __future__ import annotations
 
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,7 +16,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("csrc", "tcpmux", "tests", "bench", "docs", ".")
 C, PYTHON = (".c", ".h", ".def"), (".py", ".pyi", ".pyx", ".pxd")
-NEW_LINE = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 OTHERS = {
     "Python.h": "Python",
     "aclose()": "Python",
@@ -30,6 +27,14 @@ OTHERS = {
     "tcp_reset()": "Linux",
 }
 IN_C = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+# Comments, strings with their prefix, and what lines go on within.
+IN_PYTHON = re.compile(
+    r"#[^\n]*|(?P<bracket>[()\[\]{}])"
+    r"|(?<!\w)[a-zA-Z]{0,2}(?P<quote>\"{3}|'{3}|[\"'])(?:\\.|(?!(?P=quote)).)*(?P=quote)",
+    re.DOTALL,
+)
+# Before a string that is no docstring. What Cython passes on to C is a text of its own, too.
+GOES_ON = ("\\", "cdef extern from *:")
 FILE = re.compile(r"(?<![\w/.$~<*{-])(?:[\w.-]+/)*\w[\w-]*\.(?:c|h|def|py|pyx|pxd)\b(?![\w/(=])")
 FUNCTION = re.compile(r"(?<![\w.])(?:\w+\.)*(\w+\(\))")
 OF_C = re.compile(r"\btm_[a-z0-9_]+\b|\bTM_[A-Z0-9_]+\b")
@@ -55,18 +60,21 @@ def split(name: str, text: str) -> tuple[list[tuple[int, str]], str]:
     if name.endswith(C):
         found = [(text.count("\n", 0, part.start()) + 1, part[0]) for part in IN_C.finditer(text)]
         return found, IN_C.sub("", text)
-    prose, code = [], [""]
-    before = tokenize.NEWLINE
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        # What Cython passes on to C is a text of its own, too: `cdef extern from *:`.
-        begins = before in NEW_LINE and code[-2:] != ["*", ":"]
-        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins):
-            prose.append((token.start[0], token.string))
-        elif token.string.strip():
-            code.append(token.string)
-        if token.type not in (tokenize.COMMENT, tokenize.NL):
-            before = token.type
-    return prose, " ".join(code)
+    prose, code = [], []
+    end = depth = 0
+    for part in IN_PYTHON.finditer(text):
+        if bracket := part["bracket"]:
+            depth += 1 if bracket in "([{" else -1
+            continue
+        start = text.rfind("\n", 0, part.start()) + 1
+        before = text[max(0, start - 99) : start].rstrip()
+        begins = not depth and not text[start : part.start()].strip()
+        if part["quote"] and (not begins or before.endswith(GOES_ON)):
+            continue
+        prose.append((text.count("\n", 0, part.start()) + 1, part[0]))
+        code.append(text[end : part.start()])
+        end = part.end()
+    return prose, " ".join([*code, text[end:]])
 
 
 class Tree:

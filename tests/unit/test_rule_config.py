@@ -250,6 +250,29 @@ def test_a_rule_whose_connections_another_takes_is_a_warning(tmp_path: Path) -> 
     ]
 
 
+def test_a_header_for_which_clients_wait_is_a_warning(tmp_path: Path) -> None:
+    """Unless the file says that ClientHellos are read, or needs it anyway."""
+    sent = "    send_proxy: {version: 2, authority: true}\n"
+    plain = "    listen: 127.0.0.1:1234\n"
+    for text, keys in (
+        (plain + sent, ["authority"]),
+        (plain + sent.replace("authority", "alpn"), ["alpn"]),
+        (plain + "defaults:\n" + sent, ["authority"]),
+        (plain + sent.replace("authority", "unique_id"), []),
+        (plain + sent + "    preread: {silent: default}\n", []),
+        (plain + sent + "    sticky: sni\n", []),
+        (plain + sent + "    rules: [{tls: false, to: v1}]\n", []),
+    ):
+        assert warnings(tmp_path, text) == [
+            (
+                f"destinations[0]: send_proxy.{key}: each connection waits up to 5s for its "
+                "client's first bytes, as its ClientHello has the value: leave this out where the "
+                "server speaks first, or say preread: {silent: default} if that is meant"
+            )
+            for key in keys
+        ]
+
+
 def test_check_lists_rules(tmp_path: Path) -> None:
     rules = [
         "{name: testers, source: 10.9.0.0/16, to: v2}",

@@ -125,7 +125,9 @@ def _draft(
     for index in _indexes(to):
         _transport(chains[index]["transport_socket"])
         filters = filters_of(chains[index]["filters"], clusters, has_header=header is not None)
-        if filters is None:
+        if not list(chains[index]["filters"]):
+            chains[index].mapped("without filters Envoy closes its connections; tcpmux resets them")
+        elif filters is None:
             chains[index].changes("it has no TCP proxy: its connections are reset")
         else:
             found[index] = filters
@@ -134,7 +136,13 @@ def _draft(
         node.changes(f"no filter chain matches connections to {listen[0]}: it is not opened")
         return None
     if not found or at is None:
-        node.changes("it has no TCP proxy: its port is not opened")
+        is_empty = not any(list(chains[index]["filters"]) for index in _indexes(to))
+        why = (
+            "Envoy closes each connection, as it has no filters"
+            if is_empty
+            else "it has no TCP proxy"
+        )
+        node.changes(f"{why}: its port is not opened")
         return None
     for filters in found.values():
         filters.narrow(allow)

@@ -22,7 +22,6 @@ _HARMLESS = {
     "accept_filter": "applies to FreeBSD only",
     "backlog": "tcpmux uses the longest backlog that the system allows",
     "bind": "tcpmux binds each address separately",
-    "default_server": "the only server on this listener",
     "deferred": "tcpmux accepts connections before their first data",
     "fastopen": "saves only a round trip",
     "multipath": "clients fall back to plain TCP",
@@ -49,6 +48,7 @@ class Listen:
     v6_only: bool = False
     has_tls: bool = False
     header: Word | None = None
+    default: Word | None = None  # that says that it is of the default server
 
 
 @dataclass(slots=True)
@@ -122,13 +122,8 @@ class Listens:
                 found.append(address)
                 continue
             place = f"{other.file}:{other.line}"
-            by_name = [one for one in (names, other_names) if one is not None]
-            for one in by_name:
-                note = "tcpmux does not choose a server by SNI"
-                one.at.changes(note=note, needs="rules by SNI")
-            if by_name and names is not other_names:
-                note = f"the server at {place} gets all connections to {address}"
-                at.changes(at.words[1], note=note, needs="rules by SNI")
+            if (names or other_names) and names is not other_names:
+                found.append(address)
             else:
                 self.report.problem(
                     at, f"{address} is already used by the listener at {place}", at.words[1]
@@ -138,7 +133,9 @@ class Listens:
     def _parameter(self, of: Listen, word: Word) -> None:
         at = of.at
         name, _, value = word.text.partition("=")
-        if name in _HARMLESS:
+        if name == "default_server":
+            of.default = word
+        elif name in _HARMLESS:
             at.harmless(word, note=_HARMLESS[name])
         elif name in _CHANGES:
             note, needs = _CHANGES[name]

@@ -52,6 +52,46 @@ class Proxied:
     variables: Variables
     listens: list[Listen] = field(default_factory=list)
     proxy_pass: Directive | None = None
+    names: list[Directive] = field(default_factory=list)  # server_name
+
+    @property
+    def addresses(self) -> list[Address]:
+        return [address for listen in self.listens for address in listen.addresses]
+
+    @property
+    def is_default(self) -> bool:
+        return any(listen.default for listen in self.listens)
+
+    @property
+    def place(self) -> str:
+        return f"{self.at.at.file}:{self.at.at.line}"
+
+    def leave(self, address: Address, why: str, needs: str) -> None:
+        """Another server has all connections to that address."""
+        for listen in self.listens:
+            if address in listen.addresses:
+                listen.addresses.remove(address)
+                note = f"{why} gets all connections to {address}"
+                listen.at.changes(listen.at.words[1], note=note, needs=needs)
+        if not self.addresses:
+            _mark_without_route(self.at)
+
+    def mark_chosen(self) -> None:
+        """It is chosen by its names, or as no other's fits."""
+        for one in self.names:
+            one.at.mapped()
+        for listen in self.listens:
+            if listen.default:
+                listen.at.mapped(listen.default)
+
+    def mark_alone(self) -> None:
+        """Unless it is marked as one among others."""
+        note = "the only server on this listener"
+        for one in self.names:
+            one.at.harmless(note=note)
+        for listen in self.listens:
+            if listen.default:
+                listen.at.harmless(listen.default, note=note)
 
     @property
     def target(self) -> str:
@@ -62,7 +102,7 @@ class Proxied:
         if inner.name == "set":
             return self.variables.define(inner)
         if inner.name == "server_name":
-            inner.at.harmless(note="the only server on this listener")
+            self.names.append(inner)
             return True
         if inner.name != "proxy_pass":
             return self.scope.take(inner)

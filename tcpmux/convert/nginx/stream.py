@@ -15,6 +15,7 @@ from tcpmux.convert.nginx.access import Zones
 from tcpmux.convert.nginx.listen import ANY_V4, ANY_V6, Listens
 from tcpmux.convert.nginx.scope import Scope, is_block, is_plain, mark_tls
 from tcpmux.convert.nginx.server import Proxied, Routes, read_server
+from tcpmux.convert.nginx.server_names import ServerNames
 from tcpmux.convert.nginx.tables import HARMLESS_IN_MAIN
 from tcpmux.convert.nginx.tree import OTHERS, Directive, Tree
 from tcpmux.convert.nginx.upstream import UpstreamReader
@@ -145,6 +146,8 @@ class _Stream:
         self.upstreams[key] = one
 
     def result(self) -> Result:
+        by_name = ServerNames(self.scope)
+        self.servers = by_name.choose(self.servers)
         reader = UpstreamReader(self.report, self.workers)
         routes = Routes(self.report, self.scope, self.upstreams, reader, self.zones)
         routes.v4 = {
@@ -155,6 +158,10 @@ class _Stream:
             if address.host == ANY_V4
         }
         drafts = [routes.drafts(server) for server in self.servers]
+        of = {id(server): made for server, made in zip(self.servers, drafts, strict=True)}
+        by_name.join(of, routes.counts)
+        for server in self.servers:
+            server.mark_alone()
         for server, made in zip(self.servers, drafts, strict=True):
             routes.limit(server, made)
         routes.sticking.agree()

@@ -21,13 +21,15 @@ from tcpmux.convert.traefik.headers import read_timeout
 from tcpmux.convert.traefik.routers import EntryPoint, Router, limits_of
 from tcpmux.convert.traefik.rules import Malformed, Tree, names_in, protocols_in, tree_of
 from tcpmux.convert.traefik.services import Services
+from tcpmux.convert.traefik.values import plain
 from tcpmux.convert.tree import Node
 from tcpmux.convert.truth import Among, Split, Truth, Unknown, all_of
 
 _LEFT = "tcpmux sends these connections to the routers after it, or resets them"
 _HELLOS = (
     "tcpmux resets a client with a malformed ClientHello, and one that no router matches, which "
-    "Traefik answers itself"
+    "Traefik answers itself; one that offers acme-tls/1, which Traefik answers, too, goes where "
+    "others with its name go"
 )
 
 
@@ -182,9 +184,13 @@ def _candidate(router: Router, middlewares: dict[str, Node]) -> _Candidate | Non
     except Malformed as error:
         router.node["rule"].changes(f"{error}: {_LEFT}", "such rules")
         return None
-    lists, most = limits_of(router, middlewares)
-    if most:
-        note = "a route has one limit for the connections of all its routers"
-        router.node["middlewares"].changes(note, "limits of rules")
+    lists, _ = limits_of(router, middlewares)
+    for entry in router.node["middlewares"]:
+        found = middlewares.get(name := plain(entry.text()) or "")
+        if found is not None and found["inflightconn"]:
+            note = (
+                f"inFlightConn of {name}: a route has one limit for all routers of its entry point"
+            )
+            entry.changes(note, "limits of rules")
     made.allow = all_of([Among(one) for one in lists])
     return made

@@ -13,9 +13,15 @@ from tcpmux.convert.clients import (
     allow_and_deny_by_all,
 )
 from tcpmux.convert.draft import Draft
+from tcpmux.convert.traefik.rules import Malformed, matchers, tree_of
 from tcpmux.convert.traefik.services import Services
 from tcpmux.convert.traefik.values import Rule, networks, plain, rule_of
 from tcpmux.convert.tree import Node
+
+_SEVERAL = (
+    "Traefik 3 takes one value in a matcher, and drops a router with several unless its ruleSyntax "
+    "is v2; tcpmux reads them as Traefik 2 does"
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +80,8 @@ def router_of(node: Node, entry_points: dict[str, EntryPoint]) -> Router:
     rule = rule_of(node["rule"].text())
     if not node["rule"].text():
         node.problem("expected a rule")
+    if _has_several(node["rule"].text()) and node["rulesyntax"].text().lower() != "v2":
+        node["rule"].mapped(_SEVERAL)
     if node["rulesyntax"]:
         node["rulesyntax"].mapped()
     used = []
@@ -89,6 +97,14 @@ def router_of(node: Node, entry_points: dict[str, EntryPoint]) -> Router:
     for one in used:
         one.routers.append(router)
     return router
+
+
+def _has_several(rule: str) -> bool:
+    """Values in one matcher."""
+    try:
+        return any(len(one.values) > 1 for one in matchers(tree_of(rule)))
+    except Malformed:
+        return False
 
 
 def _is_encrypted(node: Node) -> bool:

@@ -146,10 +146,17 @@ def _matcher(token: str) -> Matcher:
             if _KINDS[name] == "ClientIP":
                 ip_network(value, strict=False)
             elif _KINDS[name] == "ALPN":
-                protocol_of(value)
+                _check_protocol(value)
         except ValueError as error:
             raise Malformed(f"{error}, got {value}") from None
     return Matcher(_KINDS[name], values)
+
+
+def _check_protocol(name: str) -> None:
+    """Raises ValueError."""
+    protocol_of(name)
+    if name == "acme-tls/1":
+        raise ValueError("expected a protocol whose clients Traefik does not answer itself")
 
 
 # --- what each matcher is for a connection --------------------------------------------------------
