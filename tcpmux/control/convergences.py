@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.config.converge import rate_text
 from tcpmux.control.converge_request import convergence_of
 from tcpmux.control.convergence import (
+    NO_RULE,
     Blocked,
     Candidate,
     Choice,
@@ -30,7 +31,8 @@ from tcpmux.control.convergence import (
     surplus,
 )
 from tcpmux.control.fates import STAYS, Fates, needs_facts
-from tcpmux.control.pacing import Brake, Pace, Sample
+from tcpmux.control.pacing import Brake, Pace, Sample, Telling
+from tcpmux.control.schema import CONVERGED
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
 from tcpmux.shm._connections import Relaying, is_open
@@ -55,17 +57,22 @@ ENDS_OF_IT = ("converged", "converged_late")  # reasons of ends
 
 @dataclass(slots=True)
 class Run:
-    """That of one route, as control knows it. closed: since this control process has seen it."""
+    """That of one route, as control knows it. closed: since this control process has seen it.
+    slots: of destinations that it has had. refusals: orders that found something under way, by
+    connection; refused: how many, since the last look."""
 
     wanted: Convergence
     fates: Fates = field(default_factory=Fates)
     pace: Pace = field(default_factory=Pace)
     brake: Brake = field(default_factory=Brake)
+    telling: Telling = field(default_factory=Telling)
+    slots: set[int] = field(default_factory=set)
     surplus: Surplus = field(default_factory=Surplus)
     blocked: Blocked = field(default_factory=Blocked)
     chosen: list[Candidate] = field(default_factory=list)  # the next is the last
     is_known: bool = False  # surplus has been worked out
-    refused: int = 0  # orders that found something under way, since the last look
+    refusals: dict[object, int] = field(default_factory=dict)
+    refused: int = 0
     closed: int = 0
     reset: int = 0
     before: tuple[int, int] | None = None  # those of the route before it
@@ -101,6 +108,7 @@ class Convergences:
         self._image: Image | None = None  # that these are of
         self._random = Random()
         self._next_look = self._may_look = 0.0
+        self._began = time.monotonic()
 
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
@@ -202,9 +210,13 @@ class Convergences:
             if wanted is None:
                 continue
             _, run = before.get(route.name, (route, None))
-            if run is None or run.wanted != wanted:
+            if run is None:
+                # Another control process may just have ordered some.
+                is_old = wanted.began_ms / 1000 < self._began
+                run = Run(wanted, pace=Pace(self._began) if is_old else Pace())
+            elif run.wanted != wanted:
                 # What was ordered counts on, whoever asks for it now.
-                run = Run(wanted, pace=run.pace, brake=run.brake) if run else Run(wanted)
+                run = Run(wanted, run.fates, run.pace, run.brake, run.telling, run.slots)
             run.is_known = False
             self._runs[route.name] = route, run
             self._next_look = 0.0
@@ -242,6 +254,8 @@ class Convergences:
             rows = [one for one in map(run.fates.as_met, rows) if one.rule != STAYS]
         else:
             counts = relaying.counts[route.slot]
+            # Rules that they have met are no longer there.
+            rows = [one if one.rule == NO_RULE else one._replace(rule=NO_RULE) for one in rows]
             run.surplus = surplus(counts, splits_of(route), leaving, wanted.tolerance)
         yield None
         choice = Choice(
@@ -251,10 +265,12 @@ class Convergences:
             most=max(1, int(run.rate(run.surplus.total) * EVERY)),
             random=self._random,
             late=run.is_late(now) and wanted.then == RESET,
+            refusals=run.refusals,
         )
         yield from choice.steps(rows)
         run.chosen = choice.first()[::-1]
         run.blocked, run.refused, run.is_known = choice.blocked, 0, True
+        run.refusals = {key: n for key, n in run.refusals.items() if self._is_open(key)}
 
     # --- orders -----------------------------------------------------------------------------
 
@@ -288,17 +304,24 @@ class Convergences:
     def _account(self, run: Run, now: float) -> None:
         """What has become of the orders."""
         for key in run.pace.outstanding:
-            assert isinstance(key, tuple)
-            worker, record, generation = key
-            if not is_open(self._view.lives[worker], record, generation):
+            if not self._is_open(key):
                 run.pace.seen(key, now)
-        run.refused += len(run.pace.expired(now))
+        for key in run.pace.expired(now):
+            run.refused += 1
+            run.refusals[key] = run.refusals.get(key, 0) + 1
+
+    def _is_open(self, key: object) -> bool:
+        assert isinstance(key, tuple)
+        worker, record, generation = key
+        return bool(is_open(self._view.lives[worker], record, generation))
 
     def _sample(self, route: RouteRow, run: Run) -> Sample:
-        """Counts as well what this one has closed."""
+        """Counts as well what this one has closed, also at destinations that are gone."""
         counters = self._view.counters
-        names = [row.name for row in route.destinations]
-        slots = array("I", [row.slot for row in route.destinations])
+        known = {row.slot: row.name for row in route.destinations}
+        run.slots |= {*known, *run.surplus.by_destination}
+        slots = array("I", sorted(run.slots))
+        names = [known.get(slot, f"({slot})") for slot in slots]
         read = [counters.slot(slot) for slot in slots]
         ends = counters.closed(slots, ENDS_OF_IT)
         run.count(sum(ends[::2]), sum(ends[1::2]))
@@ -311,9 +334,8 @@ class Convergences:
 
     async def _note_pause(self, route: RouteRow, run: Run, reason: str) -> None:
         assert self._master is not None
-        has_changed = bool(reason) != bool(run.paused)
         run.paused = reason
-        if not has_changed:
+        if not run.telling.is_due(time.monotonic(), is_paused=bool(reason)):
             return
         if reason:
             level = logging.WARNING
@@ -352,15 +374,18 @@ class Convergences:
                 f"{done}; too many are left: {left} ({run.blocked.busy + run.refused} busy, "
                 f"{run.blocked.unanswered} waiting for an answer); they stay"
             )
+        elif run.surplus.stuck:
+            stay = plural(run.surplus.stuck, "connection")
+            text = f"{route.name}: nothing has weight where {stay} would go: they stay; {done}"
         else:
-            text = f"{route.name}: live connections follow the weights: {done}"
+            text = f"{route.name}: {CONVERGED}: {done}"
         run.is_ending = True
         await self._master.request(
             "end_convergence",
             route=route.name,
             began_ms=run.wanted.began_ms,
             lines=[text],
-            level=logging.WARNING if late else logging.INFO,
+            level=logging.WARNING if late or run.surplus.stuck else logging.INFO,
         )
 
 
@@ -375,7 +400,8 @@ def _by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
 
 def _obstacle(route: RouteRow) -> str:
     """A destination to which clients would come back that can take none."""
+    used = {slot for of in splits_of(route).values() for slot, weight in of.items() if weight}
     for row in route.destinations:
-        if row.effective_weight and not serves(row):
+        if row.slot in used and not serves(row):
             return f"{row.name} can take no connections"
     return ""

@@ -1,0 +1,102 @@
+"""Connections that `converge` can't close yet or has no place for, and those of what is gone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import StartProxy
+from tests.integration.routes import route, routes
+from tests.integration.test_converge import ended, live, open_to, pools, state, with_converge
+from tests.integration.test_shifting import talk
+from tests.support import EchoServer, free_port, wait_for
+
+__all__ = ["pools"]
+
+
+def test_half_closed_connections_keep_nobody(
+    start_proxy: StartProxy, pools: Any, two: EchoServer
+) -> None:
+    """Nothing moves on them, and they can't be closed yet; they are idle longest."""
+    port = free_port()
+    with ExitStack() as stack:
+        one = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+        r = route("r", port, v1=(1, address), v2=(0, two.address))
+        proxy = start_proxy(routes(r))
+        clients = []
+        for _ in range(4):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            server = stack.enter_context(one.accept()[0])
+            client.sendall(b"question")
+            assert server.recv(100) == b"question"
+            server.sendall(b"answer")
+            assert client.recv(100) == b"answer"
+            clients.append(client)
+        half = clients[:3]
+        for client in half:
+            client.shutdown(socket.SHUT_WR)
+        proxy.client.set_weights("r", {"v1": 0, "v2": 1})
+        proxy.client.converge("r", quiet=0.05, rate="3/s")
+        wait_for(lambda: live(proxy)["v1"] == 3, "the other to be closed")
+        assert clients[3].recv(100) == b""
+        assert not any(map(ended, half))
+
+
+@pytest.mark.parametrize("what", ["its destination", "its rule"])
+def test_connections_of_what_is_gone_leave_as_well(
+    start_proxy: StartProxy, pools: Any, one: EchoServer, two: EchoServer, what: str
+) -> None:
+    port = free_port()
+    rules = [{"name": "all", "port": [port], "weights": {"v1": 1, "v2": 0}}]
+    r = route("r", port, v1=(1, one.address), v2=(0, two.address))
+    proxy = start_proxy(routes({**r, "rules": rules} if what == "its rule" else r))
+    pools(port, 20)
+    wait_for(lambda: live(proxy)["v1"] == 20, "the pool to be open")
+    if what == "its rule":
+        proxy.reload(routes(route("r", port, v1=(0, one.address), v2=(1, two.address))))
+    else:
+        proxy.reload(routes(route("r", port, v2=(1, two.address))))
+    done = proxy.run("converge", "r", "--quiet", "50ms", "--rate", "50/s", "--wait")
+    assert "r: live connections follow the weights: 20 connections closed" in done.stdout
+    assert done.returncode == 0
+    wait_for(lambda: live(proxy)["v2"] == 20, "all to be at v2")
+
+
+def test_where_nothing_has_weight_they_stay(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(with_converge(port, (1, one), (0, two)))
+    with ExitStack() as stack:
+        socks = open_to(stack, proxy, port, 5)
+        proxy.client.set_weights("r", {"v1": 0, "v2": 0}, force=True)
+        done = proxy.run("converge", "r", "--quiet", "50ms", "--wait")
+        assert "r: nothing has weight where 5 connections would go: they stay" in done.stdout
+        assert done.returncode == 1
+        assert [talk(sock) for sock in socks] == ["one hello\n"] * 5
+
+
+def test_waiting_fails_if_another_operator_stops_it(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(with_converge(port, (1, one), (0, two)))
+    with ExitStack() as stack:
+        open_to(stack, proxy, port, 5)
+        proxy.client.set_weights("r", {"v1": 0, "v2": 1})
+
+        def stop() -> None:
+            wait_for(lambda: (state(proxy) or {}).get("busy") == 5, "it to be under way")
+            proxy.client.stop_converging("r")
+
+        other = threading.Thread(target=stop)
+        other.start()
+        done = proxy.run("converge", "r", "--quiet", "1h", "--wait")
+        other.join()
+        assert "r: live connections stay where they are" in done.stdout
+        assert done.returncode == 1
