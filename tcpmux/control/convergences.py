@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tcpmux.config.converge import rate_text
+from tcpmux.config.converge import CONVERGE_WHEN, rate_text
 from tcpmux.control.converge_request import convergence_of
 from tcpmux.control.convergence import (
     NO_RULE,
@@ -37,7 +37,7 @@ from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
 from tcpmux.shm._connections import Relaying, is_open
 from tcpmux.shm.convergence import RESET
-from tcpmux.shm.image import Convergence, Image, RouteRow
+from tcpmux.shm.image import READY, Convergence, Image, RouteRow
 from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ EVERY = 1.0  # s between looks at who is to leave
 SOON = 0.25  # s at least, if there is nothing left to do of the last one
 LEISURE = 20  # times as long as a look takes, at least
 RETRY = 1.0  # s
+_RECOVERY = 1 << [*CONVERGE_WHEN].index("recovery")
 ENDS_OF_IT = ("converged", "converged_late")  # reasons of ends
 
 
@@ -71,6 +72,7 @@ class Run:
     blocked: Blocked = field(default_factory=Blocked)
     chosen: list[Candidate] = field(default_factory=list)  # the next is the last
     is_known: bool = False  # surplus has been worked out
+    at_look: tuple[int, int] | None = None  # how many were relayed then, and had been closed
     refusals: dict[object, int] = field(default_factory=dict)
     refused: int = 0
     closed: int = 0
@@ -269,7 +271,7 @@ class Convergences:
         )
         yield from choice.steps(rows)
         run.chosen = choice.first()[::-1]
-        run.blocked, run.refused, run.is_known = choice.blocked, 0, True
+        run.blocked, run.refused, run.is_known, run.at_look = choice.blocked, 0, True, None
         run.refusals = {key: n for key, n in run.refusals.items() if self._is_open(key)}
 
     # --- orders -----------------------------------------------------------------------------
@@ -277,17 +279,21 @@ class Convergences:
     async def _act(self, route: RouteRow, run: Run, now: float) -> None:
         self._account(run, now)
         late = run.is_late(now)
+        missing = _missing(route, run.wanted)
         if run.is_known and not run.is_ending:
             if not run.surplus.by_destination and not run.pace.outstanding:
-                await self._end(route, run, late=False)
-                return
-            if late and run.wanted.then != RESET:
+                if late or not missing:
+                    await self._end(route, run, late=False, missing=missing)
+                    return
+            elif late and run.wanted.then != RESET:
                 await self._end(route, run, late=True)
                 return
         rate = run.rate(run.surplus.total)
-        if run.brake.is_due(now):
+        if run.brake.is_due(now) or (run.is_known and not run.at_look):
             run.brake.add(self._sample(route, run), now)
         reason = _obstacle(route) or run.brake.reason(rate, now)
+        if run.is_known and not run.surplus.by_destination:
+            reason = reason or missing
         await self._note_pause(route, run, reason)
         if reason or run.is_ending:
             return
@@ -325,8 +331,12 @@ class Convergences:
         read = [counters.slot(slot) for slot in slots]
         ends = counters.closed(slots, ENDS_OF_IT)
         run.count(sum(ends[::2]), sum(ends[1::2]))
+        live = sum(each.active for each in read)
+        if run.is_known:  # those that wait for a connect are not back yet
+            run.at_look = run.at_look or (run.surplus.total, sum(ends))
+            live = min(live, run.at_look[0] + run.at_look[1] - sum(ends))
         return Sample(
-            sum(each.active for each in read),
+            live,
             sum(ends),
             dict(zip(names, counters.connects(slots), strict=True)),
             {name: each.connect_failures for name, each in zip(names, read, strict=True)},
@@ -359,8 +369,8 @@ class Convergences:
             ordered_ms=int(now * 1000),
         )
 
-    async def _end(self, route: RouteRow, run: Run, *, late: bool) -> None:
-        """It is over, by the master's word."""
+    async def _end(self, route: RouteRow, run: Run, *, late: bool, missing: str = "") -> None:
+        """It is over, by the master's word. missing: what a destination lacks to get its share."""
         assert self._master is not None
         self._sample(route, run)
         done = f"{plural(run.closed, 'connection')} closed"
@@ -374,6 +384,11 @@ class Convergences:
                 f"{done}; too many are left: {left} ({run.blocked.busy + run.refused} busy, "
                 f"{run.blocked.unanswered} waiting for an answer); they stay"
             )
+        elif missing:
+            text = (
+                f"{route.name}: the deadline for live connections to follow the weights is over: "
+                f"{done}; {missing}: others have its share"
+            )
         elif run.surplus.stuck:
             stay = plural(run.surplus.stuck, "connection")
             text = f"{route.name}: nothing has weight where {stay} would go: they stay; {done}"
@@ -385,7 +400,7 @@ class Convergences:
             route=route.name,
             began_ms=run.wanted.began_ms,
             lines=[text],
-            level=logging.WARNING if late or run.surplus.stuck else logging.INFO,
+            level=logging.WARNING if late or missing or run.surplus.stuck else logging.INFO,
         )
 
 
@@ -396,6 +411,18 @@ def _by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
         {"name": names.get(slot, "(removed)"), "connections": count}
         for slot, count in sorted(of.by_destination.items())
     ]
+
+
+def _missing(route: RouteRow, wanted: Convergence) -> str:
+    """A destination that has to have a share by the weights asked for, while others get it as it
+    can take no connections. "" as well if its recovery sets the route off anew."""
+    if wanted.by_key and route.rules.converge_when & _RECOVERY:
+        return ""
+    for row in route.destinations:
+        is_open = row.unresolved or any(each.state == READY for each in row.endpoints)
+        if row.weight and row.state == READY and is_open and not row.turns:
+            return f"{row.name} can take no connections"
+    return ""
 
 
 def _obstacle(route: RouteRow) -> str:

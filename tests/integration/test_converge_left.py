@@ -13,7 +13,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.routes import route, routes
 from tests.integration.test_converge import ended, live, open_to, pools, state, with_converge
 from tests.integration.test_shifting import talk
-from tests.support import EchoServer, free_port, wait_for
+from tests.support import EchoServer, free_port, refusing_port, wait_for
 
 __all__ = ["pools"]
 
@@ -100,3 +100,44 @@ def test_waiting_fails_if_another_operator_stops_it(
         other.join()
         assert "r: live connections stay where they are" in done.stdout
         assert done.returncode == 1
+
+
+def test_it_does_not_end_well_while_a_version_that_has_weight_is_down(
+    start_proxy: StartProxy, one: EchoServer
+) -> None:
+    """Its share goes to the other meanwhile, which is not what the weights say."""
+    port = free_port()
+    with refusing_port() as refusing, ExitStack() as stack:
+        r = route("r", port, v1=(1, one.address), v2=(1, f"127.0.0.1:{refusing}"))
+        r["destinations"][1]["check"] = {"type": "tcp", "interval": "100ms"}
+        proxy = start_proxy(routes(r))
+        proxy.says("r/v2: no endpoint is healthy")
+        open_to(stack, proxy, port, 4)
+        done = proxy.run("converge", "r", "--quiet", "50ms", "--deadline", "1s", "--wait")
+        assert "paused: v2 can take no connections" in done.stdout
+        assert "is over: 0 connections closed; v2 can take no connections" in done.stdout
+        assert done.returncode == 1
+
+
+def test_half_of_them_at_most_wait_for_a_version_that_does_not_answer(
+    start_proxy: StartProxy, pools: Any, one: EchoServer
+) -> None:
+    """No connect there fails before connect_timeout."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as mute, ExitStack() as stack:
+        for _ in range(3):  # its queue is full
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(mute.getsockname())
+        r = route("r", port, v1=(1, one.address), v2=(0, f"127.0.0.1:{mute.getsockname()[1]}"))
+        proxy = start_proxy(routes({**r, "connect_timeout": "60s"}))
+        pools(port, 20)
+        wait_for(lambda: live(proxy)["v1"] == 20, "the pool to be open")
+        proxy.client.set_weights("r", {"v1": 0, "v2": 1})
+        proxy.client.converge("r", quiet=0.05, rate="100/s")
+        proxy.says("10 connections were closed within 30 s, and 0 have come")
+        wait_for(lambda: live(proxy) == {"v1": 10, "v2": 10}, "them to be back")
+        log = len(proxy.log)
+        proxy.client.set_weights("r", {"v1": 0, "v2": 2})
+        proxy.run("converge", "r", "--quiet", "50ms", "--deadline", "2s", "--wait")
+        assert "too many are left: v1 10" in proxy.log[log:]
