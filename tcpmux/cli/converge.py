@@ -19,11 +19,12 @@ from tcpmux.cli.instance import client
 from tcpmux.cli.output import print_applied, say
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.limits import CONVERGE_METHODS, CONVERGE_ORDERS
+from tcpmux.control.schema import CONVERGED
 from tcpmux.errors import TcpmuxError, UsageError
 
 if TYPE_CHECKING:
     from tcpmux.control.client import Client, Status
-    from tcpmux.control.schema import ConvergeMethod, ConvergeOrder, ConvergeThen
+    from tcpmux.control.schema import ConvergeMethod, ConvergeOrder, ConvergeThen, Event
 
 
 @click.command("converge")
@@ -113,14 +114,14 @@ def converge(
     return wait_for_end(instance, route, before) if wait else 0
 
 
-def _last_event(instance: Client) -> int:
+def _last_event(instance: Client) -> Event | None:
     events = instance.events()
-    return events[-1]["seq"] if events else 0
+    return events[-1] if events else None
 
 
-def wait_for_end(instance: Client, route: str, since: int) -> int:
-    """Until it is over; says how it ended. since: number of the last event before it. Returns the
-    exit code: 1 if connections are left that were to go."""
+def wait_for_end(instance: Client, route: str, before: Event | None) -> int:
+    """Until it is over; says how it ended. before: the last event before it began. Returns the
+    exit code: 1 if connections may be left that were to go."""
     shown = ""
 
     def is_over(status: Status) -> bool:
@@ -138,11 +139,13 @@ def wait_for_end(instance: Client, route: str, since: int) -> int:
         return False
 
     instance.wait_for(is_over, None)
+    events = instance.events()
+    if before in events:  # else another master has begun to count anew
+        del events[: events.index(before) + 1]
     ends = [
-        event
-        for event in instance.events(since)
+        event["text"]
+        for event in events
         if event["kind"] == "converge" and event["text"].startswith(f"{route}: ")
     ]
-    if ends:
-        say(ends[-1]["text"])
-    return 1 if ends and ends[-1]["level"] != "info" else 0
+    say(ends[-1] if ends else f"{route}: no connections are closed for the weights any more")
+    return 0 if ends and ends[-1].startswith(f"{route}: {CONVERGED}") else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tcpmux.config.rows import DAY, HOUR, flag, other, seconds, whole, word
@@ -38,6 +39,7 @@ CONVERGE_PROTOCOL = {
 # Those in which an endpoint knows nothing of a client between two requests, or nobody says which.
 REHOME_PROTOCOLS = ("none", "memcached", "http1")
 MAX_CONVERGE_RATE = 100_000  # connections/s
+_RATE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<percent>%?)/s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +121,12 @@ def when_text(when: int) -> str:
 
 def rate_of(text: str) -> tuple[int, int]:
     """(rate, rate_percent) of `10/s`, `0.5/s` or `1%/s`. Raises ValueError."""
-    number, slash, unit = text.partition("/")
-    is_percent = number.endswith("%")
-    try:
-        value = float(number.removesuffix("%")) if number.isascii() else -1.0
-    except ValueError:
-        value = -1.0
+    found = _RATE.fullmatch(text)
+    value = float(found["number"]) if found else 0.0
+    is_percent = bool(found and found["percent"])
     most = 100 if is_percent else MAX_CONVERGE_RATE
-    thousandfold = round(value * 1000) if 0 < value <= most else 0
-    if not slash or unit != "s" or not thousandfold:
+    thousandfold = round(value * 1000) if value <= most else 0
+    if not thousandfold:
         raise ValueError(
             f"expected a rate such as 10/s (at most {MAX_CONVERGE_RATE}/s, at least 0.001/s) or "
             f"1%/s, got {text[:60]!r}"

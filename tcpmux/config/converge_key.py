@@ -55,7 +55,7 @@ class ConvergeModel(_ConvergeKeys):
     rate: Annotated[
         tuple[int, int],
         BeforeValidator(_rate),
-        WithJsonSchema({"type": "string", "pattern": "^[0-9.]+%?/s$"}),
+        WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%?/s$"}),
     ] = Field(default=rate_of("10/s"), description=_ROWS["rate"].help)
 
     @model_validator(mode="after")

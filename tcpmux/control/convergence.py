@@ -11,12 +11,12 @@ import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tcpmux.config.converge import CONVERGE_ORDER
 from tcpmux.shm.convergence import CLOSE, is_left
 from tcpmux.shm.image import RouteRow
-from tcpmux.shm.serving import serves
 
 if TYPE_CHECKING:
     from tcpmux.shm._connections import Facts
@@ -47,23 +47,31 @@ class Candidate(NamedTuple):
         return f"{self.worker}-{self.record}-{self.generation}"
 
 
+Ranked = tuple[tuple[int, float], Candidate]
+
+
 @dataclass(slots=True)
 class Surplus:
     """How many are to leave. places: of each, by weight; only those with any. endpoints: slots that
     everybody leaves. elsewhere: records (worker, record) that would go to another destination now.
-    by_destination: of all these, by slot. lacking: how many each place has too few. total:
-    connections that were counted."""
+    by_destination: of all these, by slot. lacking: how many each place has too few. weightless:
+    slots of rules whose connections stay, as their clients would be refused; stuck: how many.
+    total: connections that were counted."""
 
     places: dict[Place, int] = field(default_factory=dict)
     endpoints: frozenset[int] = frozenset()
     elsewhere: frozenset[tuple[int, int]] = frozenset()
     by_destination: dict[int, int] = field(default_factory=dict)
     lacking: dict[Place, int] = field(default_factory=dict)
+    weightless: frozenset[int] = frozenset()
     total: int = 0
+    stuck: int = 0
 
     def leaves(self, one: Candidate) -> bool:
         """Whether it has to, whoever else of its place does."""
-        return one.endpoint in self.endpoints or (one.worker, one.record) in self.elsewhere
+        if (one.worker, one.record) in self.elsewhere:
+            return True
+        return one.endpoint in self.endpoints and one.rule not in self.weightless
 
 
 def splits_of(route: RouteRow) -> dict[int, Split]:
@@ -128,7 +136,9 @@ def surplus(
     for rule, weights in splits.items():
         staying, gone = present.get(rule, {}), going.get(rule, {})
         shares = apportion(sum(staying.values()) + sum(gone.values()), weights, staying)
-        if not shares:
+        if not any(weights.values()):
+            result.weightless |= {rule}
+            result.stuck += sum(staying.values()) + sum(gone.values())
             continue
         for slot, share in shares.items():
             if share > staying.get(slot, 0):
@@ -186,15 +196,26 @@ class Blocked(NamedTuple):
 
 
 class Choice:
-    """Those to end first, of many, looked at in parts. quiet: ms. late: whatever they do."""
+    """Those to end first, of many, looked at in parts. quiet: ms. late: whatever they do. refusals:
+    how often a worker has found one busy that looked quiet; those it did least often go first, so
+    that clients that never are (half-closed ones, those that do not read) keep nobody else."""
 
     def __init__(
-        self, wanted: Surplus, *, quiet: int, order: int, most: int, random: Random, late: bool
+        self,
+        wanted: Surplus,
+        *,
+        quiet: int,
+        order: int,
+        most: int,
+        random: Random,
+        late: bool,
+        refusals: Mapping[object, int] = MappingProxyType({}),
     ) -> None:
         self._wanted = wanted
+        self._refusals = refusals
         self._quiet, self._order, self._most, self._late = quiet, order, most, late
         self._random = random
-        self._found: dict[Place | None, list[tuple[float, Candidate]]] = {}
+        self._found: dict[Place | None, list[Ranked]] = {}
         self.blocked = Blocked()
 
     def steps(self, rows: Sequence[Candidate]) -> Iterator[None]:
@@ -205,7 +226,7 @@ class Choice:
 
     def _add(self, rows: Iterable[Candidate]) -> None:
         wanted = self._wanted
-        fit: dict[Place | None, list[tuple[float, Candidate]]] = {}
+        fit: dict[Place | None, list[Ranked]] = {}
         busy = unanswered = 0
         for one in rows:
             if wanted.leaves(one):
@@ -226,10 +247,11 @@ class Choice:
             both = [*self._found.get(place, ()), *found]
             self._found[place] = heapq.nlargest(most, both, key=_rank)
 
-    def _key(self, one: Candidate) -> float:
+    def _key(self, one: Candidate) -> tuple[int, float]:
+        refused = -self._refusals.get((one.worker, one.record, one.generation), 0)
         if self._order == IDLE:
-            return one.idle
-        return one.age if self._order == OLDEST else self._random.random()
+            return refused, one.idle
+        return refused, one.age if self._order == OLDEST else self._random.random()
 
     def first(self) -> list[Candidate]:
         """At most `most`, and of no place more than its surplus."""
@@ -237,7 +259,7 @@ class Choice:
         return [one for _, one in heapq.nlargest(self._most, every, key=_rank)]
 
 
-def _rank(each: tuple[float, Candidate]) -> tuple[float, int, int]:
+def _rank(each: Ranked) -> tuple[tuple[int, float], int, int]:
     """The greatest first; of equal ones that of the least record."""
     return each[0], -each[1].worker, -each[1].record
 
@@ -263,11 +285,3 @@ def by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:
         {"name": names.get(slot, "(removed)"), "connections": count}
         for slot, count in sorted(of.by_destination.items())
     ]
-
-
-def obstacle(route: RouteRow) -> str:
-    """A destination to which clients would come back that can take none."""
-    for row in route.destinations:
-        if row.effective_weight and not serves(row):
-            return f"{row.name} can take no connections"
-    return ""

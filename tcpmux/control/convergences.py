@@ -18,8 +18,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.converge import rate_text
+from tcpmux.control.converge_obstacles import missing_in, obstacle
 from tcpmux.control.converge_request import convergence_of
 from tcpmux.control.convergence import (
+    NO_RULE,
     Blocked,
     Candidate,
     Choice,
@@ -27,14 +29,14 @@ from tcpmux.control.convergence import (
     by_name,
     closes_needed,
     leaving_endpoints,
-    obstacle,
     splits_of,
     surplus,
 )
 from tcpmux.control.fates import STAYS, Fates, needs_facts
 from tcpmux.control.limits import CONVERGE_METHODS
-from tcpmux.control.pacing import Brake, Pace, Sample
+from tcpmux.control.pacing import Brake, Pace, Sample, Telling
 from tcpmux.control.rehoming import Move, account, moves_of
+from tcpmux.control.schema import CONVERGED
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, plural
 from tcpmux.shm._connections import Relaying, is_open
@@ -59,18 +61,23 @@ ENDS_OF_IT = ("converged", "converged_late", "rehomed")  # reasons of ends
 @dataclass(slots=True)
 class Run:
     """That of one route, as control knows it. closed, rehomed, reset: since this control process
-    has seen it."""
+    has seen it. slots: of destinations that it has had. refusals: orders that found something under
+    way, by connection; refused: how many, since the last look."""
 
     wanted: Convergence
     fates: Fates = field(default_factory=Fates)
     pace: Pace = field(default_factory=Pace)
     brake: Brake = field(default_factory=Brake)
+    telling: Telling = field(default_factory=Telling)
+    slots: set[int] = field(default_factory=set)
     surplus: Surplus = field(default_factory=Surplus)
     blocked: Blocked = field(default_factory=Blocked)
     chosen: list[Candidate] = field(default_factory=list)  # the next is the last
     is_known: bool = False  # surplus has been worked out
-    refused: int = 0  # orders that found something under way, since the last look
-    moves: list[Move] = field(default_factory=list)  # the same with method rehome
+    at_look: tuple[int, int] | None = None  # how many were relayed then, and had been closed
+    refusals: dict[object, int] = field(default_factory=dict)
+    refused: int = 0
+    moves: list[Move] = field(default_factory=list)  # chosen, with method rehome
     closed: int = 0
     rehomed: int = 0
     reset: int = 0
@@ -108,6 +115,7 @@ class Convergences:
         self._image: Image | None = None  # that these are of
         self._random = Random()
         self._next_look = self._may_look = 0.0
+        self._began = time.monotonic()
 
     def start(self, master: MasterLink, tell: Callable[[str], object] = lambda _: None) -> None:
         """tell: gets a line for each fault in here."""
@@ -214,9 +222,13 @@ class Convergences:
             if wanted is None:
                 continue
             _, run = before.get(route.name, (route, None))
-            if run is None or run.wanted != wanted:
+            if run is None:
+                # Another control process may just have ordered some.
+                is_old = wanted.began_ms / 1000 < self._began
+                run = Run(wanted, pace=Pace(self._began) if is_old else Pace())
+            elif run.wanted != wanted:
                 # What was ordered counts on, whoever asks for it now.
-                run = Run(wanted, pace=run.pace, brake=run.brake) if run else Run(wanted)
+                run = Run(wanted, run.fates, run.pace, run.brake, run.telling, run.slots)
             run.is_known = False
             self._runs[route.name] = route, run
             self._next_look = 0.0
@@ -254,6 +266,8 @@ class Convergences:
             rows = [one for one in map(run.fates.as_met, rows) if one.rule != STAYS]
         else:
             counts = relaying.counts[route.slot]
+            # Rules that they have met are no longer there.
+            rows = [one if one.rule == NO_RULE else one._replace(rule=NO_RULE) for one in rows]
             run.surplus = surplus(counts, splits_of(route), leaving, wanted.tolerance)
         yield None
         late = run.is_late(now) and wanted.then == RESET
@@ -264,6 +278,7 @@ class Convergences:
             most=max(1, int(run.rate(run.surplus.total) * EVERY)) + len(run.pace.outstanding),
             random=self._random,
             late=late,
+            refusals=run.refusals,
         )
         yield from choice.steps(rows)
         run.chosen = choice.first()[::-1]
@@ -272,28 +287,23 @@ class Convergences:
             own = {one: run.fates.home_of(one) for one in run.chosen}
             run.moves = moves_of(run.surplus, run.chosen[::-1], own, run.pace.outstanding)[::-1]
             run.chosen = []
-        run.blocked, run.refused, run.is_known = choice.blocked, 0, True
+        run.blocked, run.refused, run.is_known, run.at_look = choice.blocked, 0, True, None
+        run.refusals = {key: n for key, n in run.refusals.items() if self._is_open(key)}
 
     # --- orders -----------------------------------------------------------------------------
 
     async def _act(self, route: RouteRow, run: Run, now: float) -> None:
         self._account(run, now)
         late = run.is_late(now)
-        if run.is_known and not run.is_ending:
-            if not run.surplus.by_destination and not run.pace.outstanding:
-                await self._end(route, run, late=False)
-                return
-            if late and run.wanted.then != RESET:
-                await self._end(route, run, late=True)
-                return
-        rate = run.rate(run.surplus.total)
-        if run.brake.is_due(now):
-            run.brake.add(self._sample(route, run), now)
+        missing = missing_in(route, run.wanted)
+        if run.is_known and not run.is_ending and await self._ends(route, run, missing, late=late):
+            return
         closes = late or run.wanted.method != REHOME
-        reason = obstacle(route) or run.brake.reason(rate, now, come_back=closes)
+        reason = self._reason(route, run, missing, now, closes=closes)
         await self._note_pause(route, run, reason)
         if reason or run.is_ending:
             return
+        rate = run.rate(run.surplus.total)
         most = min(run.pace.allowed(rate, now), max(1, round(rate * TICK)))
         if closes:
             most = min(most, run.brake.room(rate))
@@ -305,38 +315,69 @@ class Convergences:
         if moves and not closes:
             await self._rehome(run, moves, now)
 
+    async def _ends(self, route: RouteRow, run: Run, missing: str, *, late: bool) -> bool:
+        """Whether there is nothing left to do, or no time for it; says so."""
+        if not run.surplus.by_destination and not run.pace.outstanding:
+            if late or not missing:
+                await self._end(route, run, late=False, missing=missing)
+                return True
+        elif late and run.wanted.then != RESET:
+            await self._end(route, run, late=True)
+            return True
+        return False
+
+    def _reason(self, route: RouteRow, run: Run, missing: str, now: float, *, closes: bool) -> str:
+        """Why nothing may be ordered now; "" = it may."""
+        if run.brake.is_due(now) or (run.is_known and not run.at_look):
+            run.brake.add(self._sample(route, run), now)
+        rate = run.rate(run.surplus.total)
+        reason = obstacle(route) or run.brake.reason(rate, now, come_back=closes)
+        if run.is_known and not run.surplus.by_destination:
+            reason = reason or missing
+        return reason
+
     def _account(self, run: Run, now: float) -> None:
         """What has become of the orders."""
         account({live.worker: live for live in self._view.lives}, run.pace, now)
         for key in run.pace.outstanding:
-            assert isinstance(key, tuple)
-            if isinstance(key, Move):
-                continue
-            worker, record, generation = key
-            if not is_open(self._view.lives[worker], record, generation):
+            if not isinstance(key, Move) and not self._is_open(key):
                 run.pace.seen(key, now)
-        run.refused += len(run.pace.expired(now))
+        for key in run.pace.expired(now):
+            run.refused += 1
+            of = key[:3] if isinstance(key, Move) else key
+            run.refusals[of] = run.refusals.get(of, 0) + 1
+
+    def _is_open(self, key: object) -> bool:
+        assert isinstance(key, tuple)
+        worker, record, generation = key
+        return bool(is_open(self._view.lives[worker], record, generation))
 
     def _sample(self, route: RouteRow, run: Run) -> Sample:
-        """Counts as well what this one has closed."""
+        """Counts as well what this one has closed, also at destinations that are gone."""
         counters = self._view.counters
-        names = [row.name for row in route.destinations]
-        slots = array("I", [row.slot for row in route.destinations])
+        known = {row.slot: row.name for row in route.destinations}
+        run.slots |= {*known, *run.surplus.by_destination}
+        slots = array("I", sorted(run.slots))
+        names = [known.get(slot, f"({slot})") for slot in slots]
         read = [counters.slot(slot) for slot in slots]
         ends = counters.closed(slots, ENDS_OF_IT)
         run.count(closed := sum(ends[::3]), reset := sum(ends[1::3]), sum(ends[2::3]))
+        gone = closed + reset
+        live = sum(each.active for each in read)
+        if run.is_known:  # those that wait for a connect are not back yet
+            run.at_look = run.at_look or (run.surplus.total, gone)
+            live = min(live, run.at_look[0] + run.at_look[1] - gone)
         return Sample(
-            sum(each.active for each in read),
-            closed + reset,
+            live,
+            gone,
             dict(zip(names, counters.connects(slots), strict=True)),
             {name: each.connect_failures for name, each in zip(names, read, strict=True)},
         )
 
     async def _note_pause(self, route: RouteRow, run: Run, reason: str) -> None:
         assert self._master is not None
-        has_changed = bool(reason) != bool(run.paused)
         run.paused = reason
-        if not has_changed:
+        if not run.telling.is_due(time.monotonic(), is_paused=bool(reason)):
             return
         if reason:
             level = logging.WARNING
@@ -371,8 +412,8 @@ class Convergences:
             ordered_ms=int(now * 1000),
         )
 
-    async def _end(self, route: RouteRow, run: Run, *, late: bool) -> None:
-        """It is over, by the master's word."""
+    async def _end(self, route: RouteRow, run: Run, *, late: bool, missing: str = "") -> None:
+        """It is over, by the master's word. missing: what a destination lacks to get its share."""
         assert self._master is not None
         self._sample(route, run)
         done = f"{plural(run.closed, 'connection')} closed"
@@ -388,13 +429,21 @@ class Convergences:
                 f"{done}; too many are left: {left} ({run.blocked.busy + run.refused} busy, "
                 f"{run.blocked.unanswered} waiting for an answer); they stay"
             )
+        elif missing:
+            text = (
+                f"{route.name}: the deadline for live connections to follow the weights is over: "
+                f"{done}; {missing}: others have its share"
+            )
+        elif run.surplus.stuck:
+            stay = plural(run.surplus.stuck, "connection")
+            text = f"{route.name}: nothing has weight where {stay} would go: they stay; {done}"
         else:
-            text = f"{route.name}: live connections follow the weights: {done}"
+            text = f"{route.name}: {CONVERGED}: {done}"
         run.is_ending = True
         await self._master.request(
             "end_convergence",
             route=route.name,
             began_ms=run.wanted.began_ms,
             lines=[text],
-            level=logging.WARNING if late else logging.INFO,
+            level=logging.WARNING if late or missing or run.surplus.stuck else logging.INFO,
         )

@@ -15,13 +15,16 @@ ALLOWED_LEAD = 5.0  # s of closing at full rate that nobody need have come back 
 MIN_LEAD = 10  # connections
 FIRST_HOLD, MAX_HOLD = 5.0, 60.0  # s after failures
 STOP_SHARE = 0.5  # of connects that fail
+LINES_AT_ONCE, LINES_APART = 4, 30.0  # s; of the log
 
 
 class Pace:
     """Counts orders so that no second sees more connections end than the rate says, whenever the
-    workers carry them out. Keys are those of the caller."""
+    workers carry them out. Keys are those of the caller. since: when it took over from another,
+    who may have ordered as many as the rate allows."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: float = float("-inf")) -> None:
+        self._since = since
         self._open: dict[object, float] = {}  # ordered, and not seen to be done; when
         self._done: deque[float] = deque()  # when each was seen
 
@@ -47,9 +50,32 @@ class Pace:
     def allowed(self, rate: float, now: float) -> int:
         """How many may be ordered now. rate: per second."""
         window = max(SECOND, 1 / rate)
+        if now - self._since <= window:
+            return 0
         while self._done and self._done[0] <= now - window:
             self._done.popleft()
         return max(0, max(1, int(rate)) - len(self._done) - len(self._open))
+
+
+class Telling:
+    """Whether a pause, or its end, is worth a line now: the first few are, at once; of a pause
+    that comes and goes only some are."""
+
+    def __init__(self) -> None:
+        self._told = False
+        self._left, self._at = float(LINES_AT_ONCE), 0.0
+
+    def is_due(self, now: float, *, is_paused: bool) -> bool:
+        """If so, it is told."""
+        if is_paused == self._told:
+            return False
+        self._left = min(LINES_AT_ONCE, self._left + (now - self._at) / LINES_APART)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        self._told = is_paused
+        return True
 
 
 class Sample(NamedTuple):

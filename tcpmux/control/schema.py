@@ -142,6 +142,9 @@ class Surplus(TypedDict):
     connections: int  # more than its share, or at endpoints that are taken out of service
 
 
+CONVERGED = "live connections follow the weights"  # in the event of an end that left none to go
+
+
 class ConvergenceStatus(TypedDict):
     """Live connections that are closed until they follow the weights."""
 

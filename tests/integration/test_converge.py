@@ -375,6 +375,8 @@ def test_each_rule_has_its_own_share(
     [
         (["--rate", "10"], "rate: expected a rate such as 10/s"),
         (["--rate", "0/s"], "rate: expected a rate such as 10/s"),
+        (["--rate", "1_0/s"], "rate: expected a rate such as 10/s"),
+        (["--rate", " 10/s"], "rate: expected a rate such as 10/s"),
         (["--rate", "101%/s"], "rate: expected a rate such as 10/s"),
         (["--quiet", "2d"], "quiet: expected 1ms..1h, got 172800 s"),
         (["--deadline", "0s"], "deadline: expected 1ms..30d, got 0 s"),

@@ -44,6 +44,7 @@ def chosen(
     most: int = 9,
     quiet: int = 300,
     late: bool = False,
+    refusals: dict[object, int] | None = None,
 ) -> tuple[list[int], Blocked]:
     choice = Choice(
         wanted or Surplus({(NO_RULE, V1): 9}),
@@ -52,6 +53,7 @@ def chosen(
         most=most,
         random=Random(1),
         late=late,
+        refusals=refusals or {},
     )
     for _ in choice.steps(found):
         pass
@@ -94,7 +96,16 @@ def test_a_destination_without_a_share_keeps_none_whatever_the_tolerance() -> No
 
 
 def test_a_split_without_weight_is_left_alone() -> None:
-    assert surplus(at({V1: 5}), {NO_RULE: {V1: 0, V2: 0}}).by_destination == {}
+    found = surplus(at({V1: 5}), {NO_RULE: {V1: 0, V2: 0}})
+    assert (found.by_destination, found.stuck) == ({}, 5)
+
+
+def test_nobody_of_a_split_without_weight_leaves_an_endpoint_that_is_out_of_service() -> None:
+    splits = {NO_RULE: {V1: 0, V2: 0}, RULE: {V1: 1, V2: 0}}
+    found = surplus({**at({V1: 2}), **at({V1: 2}, RULE)}, splits, [V1 + 10])
+    assert (found.by_destination, found.stuck) == ({V1: 2}, 2)
+    both = [candidate(1), candidate(2, rule=RULE)]
+    assert chosen(both, found)[0] == [2]
 
 
 def test_a_destination_that_is_gone_keeps_none() -> None:
@@ -126,6 +137,14 @@ def test_all_leave_an_endpoint_that_is_out_of_service() -> None:
 def test_longest_idle_first_then_by_record() -> None:
     found = [candidate(3, idle=900), candidate(1, idle=900), candidate(2, idle=5000)]
     assert chosen(found)[0] == [2, 1, 3]
+
+
+def test_those_that_were_refused_least_often_go_first() -> None:
+    """A half-closed connection looks idle for ever; it must not keep the others."""
+    found = [candidate(1, idle=9000), candidate(2, idle=900), candidate(3, idle=800)]
+    refusals: dict[object, int] = {(0, 1, 1): 2, (0, 2, 1): 1}
+    assert chosen(found, refusals=refusals)[0] == [3, 2, 1]
+    assert chosen(found, refusals=refusals, most=1)[0] == [3]
 
 
 def test_oldest_first_and_at_random() -> None:

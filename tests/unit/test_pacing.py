@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -14,6 +15,7 @@ from tcpmux.control.pacing import (
     Brake,
     Pace,
     Sample,
+    Telling,
 )
 
 
@@ -59,6 +61,27 @@ def test_an_order_that_was_not_carried_out_counts_no_longer() -> None:
     assert pace.allowed(1, 1.3) == 1
     pace.seen("a", 1.4)  # too late: it was another end
     assert pace.allowed(1, 1.4) == 1
+
+
+@pytest.mark.parametrize(("rate", "window"), [(10, 1.0), (0.1, 10.0)])
+def test_who_takes_over_orders_none_until_those_of_the_other_no_longer_count(
+    rate: float, window: float
+) -> None:
+    pace = Pace(since=100.0)
+    assert pace.allowed(rate, 100.0 + window) == 0
+    assert pace.allowed(rate, 100.1 + window) == max(1, int(rate))
+
+
+def test_a_pause_that_comes_and_goes_is_told_a_few_times() -> None:
+    telling, told = Telling(), []
+    for tick in range(600):  # 5 min
+        is_paused = tick % 4 < 2
+        if telling.is_due(tick / 2, is_paused=is_paused):
+            told.append(is_paused)
+    assert told[:4] == [True, False, True, False]
+    assert 10 <= len(told) <= 15
+    assert all(one != other for one, other in pairwise(told))
+    assert telling.is_due(900, is_paused=not told[-1])
 
 
 def test_a_version_that_refuses_stops_it() -> None:
