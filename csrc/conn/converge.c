@@ -1,7 +1,9 @@
 /* The end of a connection that is to go elsewhere. Runs in a worker. */
 #include "conn/converge.h"
 
+#include "conn/destination.h"
 #include "conn/outcome.h"
+#include "conn/talk.h"
 #include "sock.h"
 
 /* The moment at which it was ordered may be ahead of the time of this batch of events. */
@@ -37,6 +39,14 @@ static bool is_settled(const struct tm_conn *conn)
     return !tm_sock_unread(conn->fd[TM_ENDPOINT]) && !tm_sock_unread(conn->fd[TM_CLIENT]);
 }
 
+/* By what its protocol says, if the route names one. */
+static bool is_between_requests(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_route *route = tm_route_of(w, index);
+    uint64_t protocol = route ? route->rules.converge_protocol : TM_PROTOCOL_NONE;
+    return protocol == TM_PROTOCOL_NONE || tm_moment_of(w, index, protocol) == TM_MOMENT_SAFE;
+}
+
 void tm_converge(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t quiet_ms, bool late)
 {
     if (index >= w->live->records_used || !is_fresh((uint32_t)(order >> 32)))
@@ -47,6 +57,6 @@ void tm_converge(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t q
     w->pump.journal->current = index;
     if (late)
         tm_outcome_end(w, index, TM_CLOSED_converged_late, true);
-    else if (is_quiet(w, conn, quiet_ms) && is_settled(conn))
+    else if (is_quiet(w, conn, quiet_ms) && is_between_requests(w, index) && is_settled(conn))
         tm_outcome_end(w, index, TM_CLOSED_converged, false);
 }

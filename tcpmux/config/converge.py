@@ -35,6 +35,7 @@ CONVERGE_PROTOCOL = {
     "mqtt": "MQTT 3.1.1 and 5",
     "http1": "HTTP/1.1 with keep-alive",
 }
+GOODBYES = ("postgres", "mysql", "mqtt")  # protocols in which a client can be told to come again
 MAX_CONVERGE_RATE = 100_000  # connections/s
 
 

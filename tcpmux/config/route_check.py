@@ -3,6 +3,7 @@ that have no effect beside the others."""
 
 from __future__ import annotations
 
+from tcpmux.config.converge_key import warn_of_tls
 from tcpmux.config.document import Document
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.problems import Location, describe
@@ -18,6 +19,7 @@ def check_route(route: RouteModel, document: Document, here: Location) -> None:
     check_rules(route, document, here)
     _check_weights(route, document, here)
     _check_sticky(route, document, (*here, "sticky"))
+    warn_of_tls(route, document, here)
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.config.converge import rate_text
 from tcpmux.control.converge_request import convergence_of
+from tcpmux.control.converge_text import waiting_text
 from tcpmux.control.convergence import (
     Blocked,
     Candidate,
@@ -126,8 +127,7 @@ class Convergences:
             "surplus": _by_name(route, run.surplus),
             "closed": run.closed,
             "reset": run.reset,
-            "busy": run.blocked.busy + run.refused,
-            "unanswered": run.blocked.unanswered,
+            **_blocked(run),
         }
 
     def runs(self) -> Mapping[str, tuple[RouteRow, Run]]:
@@ -151,8 +151,7 @@ class Convergences:
             "surplus": _by_name(route, run.surplus),
             "closes": needed,
             "seconds": needed / run.rate(run.surplus.total),
-            "busy": run.blocked.busy,
-            "unanswered": run.blocked.unanswered,
+            **_blocked(run),
         }
 
     # --- the loop ---------------------------------------------------------------------------
@@ -217,7 +216,10 @@ class Convergences:
     ) -> None:
         relaying = Relaying(
             self._view.lives,
-            {route.slot: (0, needs_facts(route)) for route, _ in routes.values()},
+            {
+                route.slot: (0, needs_facts(route), route.rules.converge_protocol)
+                for route, _ in routes.values()
+            },
         )
         await self._slices.all(relaying.steps())
         for route, run in routes.values():
@@ -347,10 +349,10 @@ class Convergences:
         if late:
             over = _by_name(route, run.surplus)
             left = ", ".join(f"{each['name']} {each['connections']}" for each in over)
+            kept = waiting_text(_blocked(run))
             text = (
                 f"{route.name}: the deadline for live connections to follow the weights is over: "
-                f"{done}; too many are left: {left} ({run.blocked.busy + run.refused} busy, "
-                f"{run.blocked.unanswered} waiting for an answer); they stay"
+                f"{done}; too many are left: {left}{f' ({kept})' if kept else ''}; they stay"
             )
         else:
             text = f"{route.name}: live connections follow the weights: {done}"
@@ -362,6 +364,11 @@ class Convergences:
             lines=[text],
             level=logging.WARNING if late else logging.INFO,
         )
+
+
+def _blocked(run: Run) -> dict[str, int]:
+    """As in the status."""
+    return run.blocked._replace(busy=run.blocked.busy + run.refused)._asdict()
 
 
 def _by_name(route: RouteRow, of: Surplus) -> list[dict[str, Any]]:

@@ -115,6 +115,7 @@ HARMLESS: Final[dict[str, str]] = {
             "memset",
             "snprintf",
             "strlen",
+            "strchr",
             "strrchr",
             "strtol",
             "__errno_location",
