@@ -203,16 +203,17 @@ fuzz: $(ASAN_READY)
 # Parsers of what clients send, by libFuzzer: each runs for FUZZ_SECONDS, from the inputs in git on.
 # What it finds on its way stays in build/fuzz; to continue from there is what a longer run is for.
 FUZZ_CC ?= $(firstword $(foreach name,clang $(notdir $(wildcard /usr/bin/clang-[0-9]*)),$(shell command -v $(name))))
-FUZZED := client_hello postgres proxy_header
+FUZZED := client_hello postgres proxy_header talk
 
 fuzz-parsers:
 	@test -n "$(FUZZ_CC)" || { echo "make fuzz-parsers: no clang" >&2; exit 1; }
 	@mkdir -p build/fuzz
 	@for name in $(FUZZED); do \
+		sources="csrc/$$name.c csrc/crc32c.c csrc/text.c"; test $$name = talk && sources=csrc/protocol/*.c; \
 		mkdir -p build/fuzz/$$name && \
 		$(FUZZ_CC) -g -O1 -std=gnu11 -D_GNU_SOURCE -Icsrc -Wall -Werror \
 			-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-			-o build/fuzz/fuzz_$$name tests/fuzz/fuzz_$$name.c csrc/$$name.c csrc/crc32c.c csrc/text.c && \
+			-o build/fuzz/fuzz_$$name tests/fuzz/fuzz_$$name.c $$sources && \
 		build/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -verbosity=0 \
 			-print_final_stats=1 -artifact_prefix=build/fuzz/$$name- \
 			build/fuzz/$$name tests/fuzz/corpus/$$name || exit 1; \

@@ -183,9 +183,9 @@ struct tm_cold {
 };
 
 /* What few connections need, taken when they need it: conn/annex.h. */
-#define TM_ANNEX_SIZE 512
+#define TM_ANNEX_SIZE 576
 #define TM_ANNEX_FDS 4
-#define TM_ANNEX_BYTES (TM_ANNEX_SIZE - 12 - 4 * TM_ANNEX_FDS)
+#define TM_ANNEX_BYTES (TM_ANNEX_SIZE - 12 - 4 * TM_ANNEX_FDS - (int)sizeof(struct tm_talk))
 
 struct tm_annex {
     uint32_t owner;           /* index of the record that has it */
@@ -193,6 +193,7 @@ struct tm_annex {
     uint32_t length;          /* bytes of it in use */
     int32_t fd[TM_ANNEX_FDS]; /* -1 = none; closed with it, and go where it goes */
     unsigned char bytes[TM_ANNEX_BYTES];
+    struct tm_talk talk;      /* of a half that is TM_HEARD */
 };
 
 _Static_assert(sizeof(struct tm_annex) == TM_ANNEX_SIZE, "whole");

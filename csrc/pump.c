@@ -44,12 +44,22 @@ static void note_read_size(struct tm_half *half, size_t got, size_t size)
 {
     if (got == size && size < TM_BIG_READ)
         return;
-    bool for_other_mode = (got >= TM_BIG_READ) != (half->splicing != 0);
+    bool for_other_mode = (got >= TM_BIG_READ) != (half->splicing == TM_SPLICE);
     half->streak = for_other_mode ? (uint8_t)(half->streak + 1) : 0;
     if (half->streak >= TM_STREAK) {
-        half->splicing = !half->splicing;
+        half->splicing = half->splicing == TM_SPLICE ? TM_COPY : TM_SPLICE;
         half->streak = 0;
     }
+}
+
+/* These bytes have been passed on, or are about to be. */
+static void note_read(struct tm_pump *pump, struct tm_half *half, const unsigned char *bytes,
+                      size_t got, size_t size)
+{
+    if (half->splicing == TM_HEARD)
+        tm_talk_feed(pump->talk, pump->journal->side, bytes, got);
+    else
+        note_read_size(half, got, size);
 }
 
 static size_t lower(size_t one, size_t other)
@@ -146,7 +156,6 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     journal->read = (uint32_t)size;
     tm_journal_note(journal, TM_SEND);
     *got += size;
-    note_read_size(half, size, most);
     ssize_t sent = note_ahead(pump, half, tm_pump_send(pump, half, destination, ahead + size));
     if (sent > 0)
         half->bytes += (uint64_t)sent;
@@ -156,6 +165,7 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
             tm_journal_note(journal, TM_NOTHING);
         return failed;
     }
+    note_read(pump, half, pump->buffer + ahead, size, most);
     if ((size_t)sent < size)
         return queue_rest(pump, half, destination, pump->buffer + ahead, size, (size_t)sent);
     tm_journal_note(journal, TM_NOTHING);
@@ -191,7 +201,7 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
      * each page of its size. But one shorter than they hold in full packets, a kilobyte each, has
      * most likely emptied the source: then recv, which has the last word anyway, spares a splice
      * that says "empty". */
-    if (*got < tm_pipe_smallest(&pump->pool) / 4 && *got < most && half->splicing)
+    if (*got < tm_pipe_smallest(&pump->pool) / 4 && *got < most && half->splicing == TM_SPLICE)
         return step_copy(pump, half, source, destination, source_hung_up, most - *got, got);
     return TM_PUMP_YIELD;
 }
@@ -204,8 +214,8 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
     ssize_t seen = tm_pump_receive(pump, half, source, most, MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
-    if (pump->bounded) /* else there is no pipe for the other mode */
-        note_read_size(half, (size_t)seen, most);
+    if (pump->bounded && half->splicing != TM_HEARD)
+        note_read_size(half, (size_t)seen, most); /* else there is no pipe for the other mode */
     journal->read = (uint32_t)seen;
     tm_pump_begin(pump, half, TM_PEEK_SEND, half->bytes);
     ssize_t sent = tm_pump_send(pump, half, destination, (size_t)seen);
@@ -214,6 +224,8 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
         tm_journal_note(journal, TM_PEEK_TAKE);
         half->bytes += (uint64_t)sent;
         *got = (size_t)sent;
+        if (half->splicing == TM_HEARD)
+            tm_talk_feed(pump->talk, journal->side, pump->buffer, (size_t)sent);
         bool taken = tm_pump_take(pump, half, source, (size_t)sent);
         assert(taken);
     }
@@ -236,12 +248,12 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
         size_t got = 0, most = pump->budget - read;
         if (half->pipe.in >= 0 && tm_pipe_is_tight(&pump->pool))
             tm_pipe_shrink(&pump->pool, &half->pipe);
-        if (half->splicing && !pump->bounded && half->pipe.in < 0 &&
+        if (half->splicing == TM_SPLICE && !pump->bounded && half->pipe.in < 0 &&
             !tm_pipe_take(&pump->pool, &half->pipe))
-            half->splicing = 0;
+            half->splicing = TM_COPY;
         if (pump->bounded) {
             result = step_peek(pump, half, source, destination, most, &got);
-        } else if (half->splicing) {
+        } else if (half->splicing == TM_SPLICE) {
             result = step_splice(pump, half, source, destination, source_hung_up, most, &got);
         } else if (half->pipe.in >= 0 || tm_pipe_ready(&pump->pool)) {
             result = step_copy(pump, half, source, destination, source_hung_up, most, &got);

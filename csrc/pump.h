@@ -36,6 +36,7 @@
 
 #include "journal.h"
 #include "pipe_pool.h"
+#include "protocol/talk.h"
 
 /* Bytes that the kernel counts and that are no payload: those that were read from the source and
  * not passed on, and those that the destination was sent ahead of it. Recovery works lengths out
@@ -92,7 +93,7 @@ struct tm_half {
     struct tm_pipe pipe;
     uint32_t queued;  /* bytes in the pipe */
     uint8_t state;    /* enum tm_half_state */
-    uint8_t splicing; /* 0 = copy */
+    uint8_t splicing; /* enum tm_mode */
     uint8_t streak;   /* consecutive reads that spoke for the other mode */
     uint8_t blocked;  /* the last call ended with BLOCKED; TM_PUMPING while there is one */
     uint8_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
@@ -103,6 +104,9 @@ struct tm_half {
     uint64_t base;    /* tm_base_make() */
     uint64_t bytes;   /* passed on */
 };
+
+/* How bytes are moved. Of TM_HEARD ones each passes through the buffer: protocol/talk.h. */
+enum tm_mode { TM_COPY = 0, TM_SPLICE, TM_HEARD };
 
 /* Bits of tm_half.uncounted. */
 enum tm_uncounted {
@@ -139,6 +143,7 @@ struct tm_pump {
     bool bounded;         /* what the destination does not take stays in the source's queue */
     uint32_t ahead;       /* bytes of the buffer to be sent first: tm_pump_precede() */
     uint64_t fallbacks;   /* times no pipe was available */
+    struct tm_talk *talk; /* of a half that is heard; NULL = it has none */
 };
 
 /* Reads of at least TM_BIG_READ bytes speak for splice, smaller ones for copy. */

@@ -262,6 +262,15 @@ uint64_t tm_sock_held(int fd)
     return (uint64_t)words[RECEIVED] + words[WRITTEN];
 }
 
+bool tm_sock_send_whole(int fd, const unsigned char *bytes, size_t size)
+{
+    ssize_t sent;
+    do
+        sent = send(fd, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent == (ssize_t)size;
+}
+
 uint32_t tm_sock_unread(int fd)
 {
     int bytes = 0;

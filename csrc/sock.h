@@ -97,6 +97,10 @@ uint64_t tm_sock_held(int fd);
 /* How much its peer has taken of what it was sent: low bits. False: that can't be told. */
 bool tm_sock_acknowledged(int fd, uint32_t *bytes);
 
+/* Whether it has taken them all, at once. What remains if not is of no use: it has to be reset. */
+bool tm_sock_send_whole(int fd, const unsigned char *bytes, size_t size)
+    __attribute__((warn_unused_result));
+
 /* Bytes that its peer has sent and nobody has read. */
 uint32_t tm_sock_unread(int fd);
 

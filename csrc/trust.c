@@ -50,7 +50,8 @@ static void mend_half(struct tm_half *half)
         half->counted = (uint32_t)half->bytes;
     if (half->paused > TM_RESERVED + TM_SHAPE_MOST_POWER)
         half->paused = TM_PAUSED; /* for how long is looked at again and again */
-    half->splicing = half->splicing != 0;
+    if (half->splicing > TM_HEARD)
+        half->splicing = TM_COPY;
     half->uncounted &= TM_UNCOUNTED_SOURCE | TM_UNCOUNTED_DESTINATION;
 }
 

@@ -95,6 +95,27 @@ static inline bool tm_known_copy(const struct tm_live *live, uint32_t capacity, 
     return true;
 }
 
+/* What a relayed connection is in the middle of, as far as all of it has been heard. */
+static inline enum tm_moment tm_conn_moment(const struct tm_conn *conn, const struct tm_talk *talk,
+                                            uint64_t protocol)
+{
+    uint32_t passed[2];
+    for (int side = 0; side < 2; side++)
+        passed[side] = (uint32_t)conn->half[side].bytes + conn->half[side].queued;
+    return tm_talk_moment(talk, protocol, passed);
+}
+
+/* The same of a copied one. */
+static inline enum tm_moment tm_moment_copy(const struct tm_live *live, uint32_t capacity,
+                                            uint32_t index, const struct tm_copy *of,
+                                            uint64_t protocol)
+{
+    struct tm_annex annex;
+    return tm_annex_copy(live, capacity, index, of, &annex)
+               ? tm_conn_moment(&of->conn, &annex.talk, protocol)
+               : TM_MOMENT_UNKNOWN;
+}
+
 /* Whether the entry is in use and its numbers are plausible. Its socket is checked elsewhere. */
 static inline bool tm_listening_possible(const struct tm_listening *listening)
 {

@@ -1,4 +1,4 @@
-/* Additional memory for the few connections that need it: 512 bytes each, including descriptors.
+/* Additional memory for the few connections that need it: 576 bytes each, including descriptors.
  *
  *     tm_annex_take(w, index)      NULL: every annex is taken
  *     tm_annex_of(w, index)        NULL: it has none

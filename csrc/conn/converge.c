@@ -1,7 +1,9 @@
 /* The end of a connection that is to go elsewhere. Runs in a worker. */
 #include "conn/converge.h"
 
+#include "conn/destination.h"
 #include "conn/outcome.h"
+#include "conn/talk.h"
 #include "sock.h"
 
 /* The moment at which it was ordered may be ahead of the time of this batch of events. */
@@ -37,10 +39,18 @@ static bool is_settled(const struct tm_conn *conn)
     return !tm_sock_unread(conn->fd[TM_ENDPOINT]) && !tm_sock_unread(conn->fd[TM_CLIENT]);
 }
 
+/* By what its protocol says, if the route names one. */
+static bool is_between_requests(struct tm_worker *w, uint32_t index)
+{
+    const struct tm_route *route = tm_route_of(w, index);
+    uint64_t protocol = route ? route->rules.converge_protocol : TM_PROTOCOL_NONE;
+    return protocol == TM_PROTOCOL_NONE || tm_moment_of(w, index, protocol) == TM_MOMENT_SAFE;
+}
+
 bool tm_converge_is_moment(struct tm_worker *w, uint32_t index, uint32_t quiet_ms)
 {
     const struct tm_conn *conn = &w->records[index];
-    return is_quiet(w, conn, quiet_ms) && is_settled(conn);
+    return is_quiet(w, conn, quiet_ms) && is_between_requests(w, index) && is_settled(conn);
 }
 
 bool tm_converge_may_obey(const struct tm_worker *w, uint32_t index, uint64_t order)

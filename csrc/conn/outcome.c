@@ -10,6 +10,7 @@
 #include "conn/record.h"
 #include "conn/rehome.h"
 #include "conn/relay.h"
+#include "conn/talk.h"
 #include "sock.h"
 #include "trust.h"
 
@@ -250,6 +251,8 @@ void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason re
                          w->now_us - cold->accepted_at_us);
     count_closed(w, cold->endpoint_slot, reason);
     count_closed(w, cold->rule_slot, reason);
+    if (reason == TM_CLOSED_converged)
+        tm_goodbye(w, index); /* not before it is ENDING: a death must not leave it both ways */
     tm_record_finish(w, index);
     tm_record_release(w, index);
 }

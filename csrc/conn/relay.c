@@ -12,6 +12,7 @@
 #include "conn/rate.h"
 #include "conn/record.h"
 #include "conn/stage.h"
+#include "conn/talk.h"
 #include "conn/timeout.h"
 #include "pinned.h"
 #include "sock.h"
@@ -257,6 +258,8 @@ static int pump_once(struct tm_worker *w, uint32_t index, int side)
     if (!(conn->side_flags[other] & TM_PROVEN))
         tm_bound_before(w, index, side);
     w->pump.journal->side = (uint8_t)side;
+    if (half->splicing == TM_HEARD)
+        w->pump.talk = tm_talk_of(w, index);
     enum tm_pump_result result = tm_pump_run(&w->pump, half, conn->fd[side], conn->fd[other],
                                              conn->side_flags[side] & TM_HUNG_UP);
     uint32_t moved = (uint32_t)half->bytes - half->counted;
@@ -357,6 +360,7 @@ struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
                      cold->connect_us);
     conn->last_activity_ms = w->now_ms;
     tm_record_note_uncounted(conn, cold);
+    tm_talk_start(w, index);
     tm_conn_enter(conn, TM_RELAYING);
     tm_outcome_log_start(w, index);
     tm_arm(w, index, tm_timeout_next(w, index));

@@ -72,6 +72,8 @@ static bool take_annex(struct tm_worker *w, uint32_t index, const struct tm_anne
     annex->length = from->length;
     memcpy(annex->bytes, from->bytes, sizeof(annex->bytes));
     tm_known_mend(tm_known_in(annex));
+    annex->talk = from->talk;
+    tm_talk_mend(&annex->talk);
     memcpy(annex->fd, from->fd, sizeof(annex->fd));
     return true;
 }

@@ -12,6 +12,7 @@
  *     retry      whether another endpoint may be tried
  *     header     says to the endpoint who the client is
  *     relay      two halves; half-close and reset
+ *     talk       what the protocol of a connection says of it; goodbyes
  *     rate       rate limits: when a half may be read
  *     bound      bounds what is sent to a peer that may not read
  *     stall      peers that have stopped reading

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcpmux.control.converge_text import waiting_text
 from tcpmux.control.limits import CONVERGE_THENS
 from tcpmux.errors import clock, plural, printable
 
@@ -44,12 +45,8 @@ def listed(found: Sequence[Surplus]) -> str:
 def left_over(state: ConvergenceStatus) -> str:
     """What is left to do, and what keeps it."""
     text = f"too many at {listed(state['surplus'])}" if state["surplus"] else "counting"
-    kept = [
-        f"{state[key]} {what}"  # type: ignore[literal-required]
-        for key, what in (("busy", "busy"), ("unanswered", "waiting for an answer"))
-        if state[key]  # type: ignore[literal-required]
-    ]
-    text += f" ({', '.join(kept)})" if kept else ""
+    kept = waiting_text(state)
+    text += f" ({kept})" if kept else ""
     return f"{text}; paused: {printable(state['reason'])}" if state["reason"] else text
 
 
@@ -84,12 +81,5 @@ def plan_text(plan: ConvergencePlan) -> str:
         f"{every}; too many: {listed(plan['surplus'])}; about {plan['closes']} to be {done}, in "
         f"{plan['seconds']:.0f} s or more"
     )
-    waiting = [
-        f"{count} {what}"
-        for count, what in (
-            (plan["busy"], "busy"),
-            (plan["unanswered"], "waiting for an answer"),
-        )
-        if count
-    ]
-    return f"{text}; now {', '.join(waiting)}" if waiting else text
+    waiting = waiting_text(plan)
+    return f"{text}; now {waiting}" if waiting else text

@@ -38,6 +38,7 @@ CONVERGE_PROTOCOL = {
 }
 # Those in which an endpoint knows nothing of a client between two requests, or nobody says which.
 REHOME_PROTOCOLS = ("none", "memcached", "http1")
+GOODBYES = ("postgres", "mysql", "mqtt")  # protocols in which a client can be told to come again
 MAX_CONVERGE_RATE = 100_000  # connections/s
 _RATE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<percent>%?)/s")
 

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from tcpmux.config.converge import CONVERGE_WHEN, Converge, rate_of, why_not_rehome
+from tcpmux.config.converge import (
+    CONVERGE_WHEN,
+    GOODBYES,
+    Converge,
+    rate_of,
+    why_not_rehome,
+)
 from tcpmux.config.keys import model_of, settings_of
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import rows_of
@@ -16,6 +22,10 @@ _ROWS = rows_of(Converge)
 MANUAL = "manual"
 
 if TYPE_CHECKING:
+    from tcpmux.config.document import Document
+    from tcpmux.config.problems import Location
+    from tcpmux.config.schema import RouteModel
+
     _ConvergeKeys = Strict
 else:
     _ConvergeKeys = model_of(Converge)
@@ -37,6 +47,26 @@ def _rate(value: Any) -> tuple[int, int]:
     if not isinstance(value, str):
         raise ValueError(f"expected a rate such as 10/s or 1%/s, got {describe(value)}")
     return rate_of(value)
+
+
+def warn_of_tls(route: RouteModel, document: Document, here: Location) -> None:
+    """Where clients encrypt, nothing can be understood."""
+    if route.converge is None or route.converge.made().protocol == "none":
+        return
+    starttls = route.preread.made().starttls if route.preread else "none"
+    reason = ""
+    if starttls != "none":
+        reason = f"preread.starttls is {starttls}"
+    elif any(rule.made().reads_hello for rule in route.rules):
+        reason = "rules go by the TLS ClientHello"
+    elif route.sticky and route.sticky.made().by == "sni":
+        reason = "sticky is by sni"
+    if reason:
+        document.warn(
+            (*here, "converge", "protocol"),
+            f"what is encrypted is not understood, and {reason}: connections with TLS stay until "
+            "the deadline",
+        )
 
 
 class ConvergeModel(_ConvergeKeys):
@@ -64,6 +94,16 @@ class ConvergeModel(_ConvergeKeys):
         why = why_not_rehome(found.protocol, found.goodbye) if found.method == "rehome" else ""
         if why:
             raise ValueError(why)
+        return self
+
+    @model_validator(mode="after")
+    def _has_goodbye(self) -> ConvergeModel:
+        made = self.made()
+        if made.goodbye and made.protocol not in GOODBYES:
+            raise ValueError(
+                f"goodbye needs a protocol that has one, {', '.join(GOODBYES[:-1])} or "
+                f"{GOODBYES[-1]}; it is {made.protocol}: leave out goodbye, or set protocol"
+            )
         return self
 
     def made(self) -> Converge:

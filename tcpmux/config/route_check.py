@@ -3,6 +3,7 @@ that have no effect beside the others."""
 
 from __future__ import annotations
 
+from tcpmux.config.converge_key import warn_of_tls
 from tcpmux.config.document import Document
 from tcpmux.config.duration import format_duration
 from tcpmux.config.policy import FallbackModel
@@ -23,6 +24,7 @@ def check_route(
     _check_weights(route, document, here)
     _check_sticky(route, document, (*here, "sticky"))
     _check_wait(route, defaults, document, here)
+    warn_of_tls(route, document, here)
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:

@@ -25,6 +25,8 @@ NO_RULE = (1 << 32) - 1  # instead of a rule's slot
 Split = Mapping[int, int]  # destination slot -> weight in force
 Place = tuple[int, int]  # slots of the rule and of the destination
 IDLE, OLDEST, RANDOM = range(len(CONVERGE_ORDER))
+# Moments that are no question of silence, as fields of Blocked.
+LASTING = {"transaction": "in_transaction", "subscribed": "subscribed"}
 PART = 1000  # candidates that are compared without a pause
 
 
@@ -41,6 +43,7 @@ class Candidate(NamedTuple):
     age: int
     endpoint_spoke_last: bool
     facts: Facts | None = None
+    moment: str = "safe"  # of MOMENTS: shm/_connections.pyx
 
     @property
     def id(self) -> str:
@@ -189,10 +192,24 @@ class Blocked(NamedTuple):
 
     busy: int = 0  # bytes have moved too lately
     unanswered: int = 0  # the client spoke last, or nobody has spoken
+    in_transaction: int = 0
+    subscribed: int = 0
+    unknown: int = 0  # what they say is not understood
 
     def __add__(self, other: object) -> Blocked:  # as vectors, not as tuples
         assert isinstance(other, Blocked)
-        return Blocked(self.busy + other.busy, self.unanswered + other.unanswered)
+        return Blocked(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+def obstacle(one: Candidate, quiet: int) -> str | None:
+    """Why it can't leave yet: a field of Blocked. quiet: ms."""
+    if one.moment in LASTING:
+        return LASTING[one.moment]
+    if not one.endpoint_spoke_last:
+        return "unanswered"
+    if one.idle < quiet or one.moment == "busy":
+        return "busy"
+    return "unknown" if one.moment == "unknown" else None
 
 
 class Choice:
@@ -227,7 +244,7 @@ class Choice:
     def _add(self, rows: Iterable[Candidate]) -> None:
         wanted = self._wanted
         fit: dict[Place | None, list[Ranked]] = {}
-        busy = unanswered = 0
+        blocked = dict.fromkeys(Blocked._fields, 0)
         for one in rows:
             if wanted.leaves(one):
                 place = None
@@ -235,13 +252,12 @@ class Choice:
                 place = one.rule, one.destination
             else:
                 continue
-            if not self._late and not one.endpoint_spoke_last:
-                unanswered += 1
-            elif not self._late and one.idle < self._quiet:
-                busy += 1
+            why = None if self._late else obstacle(one, self._quiet)
+            if why:
+                blocked[why] += 1
             else:
                 fit.setdefault(place, []).append((self._key(one), one))
-        self.blocked += Blocked(busy, unanswered)
+        self.blocked += Blocked(**blocked)
         for place, found in fit.items():
             most = self._most if place is None else min(self._most, wanted.places[place])
             both = [*self._found.get(place, ()), *found]

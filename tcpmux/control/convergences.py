@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.config.converge import rate_text
 from tcpmux.control.converge_obstacles import missing_in, obstacle
 from tcpmux.control.converge_request import convergence_of
+from tcpmux.control.converge_text import waiting_text
 from tcpmux.control.convergence import (
     NO_RULE,
     Blocked,
@@ -143,8 +144,7 @@ class Convergences:
             "closed": run.closed,
             "rehomed": run.rehomed,
             "reset": run.reset,
-            "busy": run.blocked.busy + run.refused,
-            "unanswered": run.blocked.unanswered,
+            **_blocked(run),
         }
 
     def runs(self) -> Mapping[str, tuple[RouteRow, Run]]:
@@ -171,8 +171,7 @@ class Convergences:
             "closes": needed,
             "method": CONVERGE_METHODS[run.wanted.method],
             "seconds": needed / run.rate(run.surplus.total),
-            "busy": run.blocked.busy,
-            "unanswered": run.blocked.unanswered,
+            **_blocked(run),
         }
 
     # --- the loop ---------------------------------------------------------------------------
@@ -241,7 +240,10 @@ class Convergences:
     ) -> None:
         relaying = Relaying(
             self._view.lives,
-            {route.slot: (0, needs_facts(route)) for route, _ in routes.values()},
+            {
+                route.slot: (0, needs_facts(route), route.rules.converge_protocol)
+                for route, _ in routes.values()
+            },
         )
         await self._slices.all(relaying.steps())
         for route, run in routes.values():
@@ -424,10 +426,10 @@ class Convergences:
         if late:
             over = by_name(route, run.surplus)
             left = ", ".join(f"{each['name']} {each['connections']}" for each in over)
+            kept = waiting_text(_blocked(run))
             text = (
                 f"{route.name}: the deadline for live connections to follow the weights is over: "
-                f"{done}; too many are left: {left} ({run.blocked.busy + run.refused} busy, "
-                f"{run.blocked.unanswered} waiting for an answer); they stay"
+                f"{done}; too many are left: {left}{f' ({kept})' if kept else ''}; they stay"
             )
         elif missing:
             text = (
@@ -447,3 +449,8 @@ class Convergences:
             lines=[text],
             level=logging.WARNING if late or missing or run.surplus.stuck else logging.INFO,
         )
+
+
+def _blocked(run: Run) -> dict[str, int]:
+    """As in the status."""
+    return run.blocked._replace(busy=run.blocked.busy + run.refused)._asdict()

@@ -160,6 +160,9 @@ class ConvergenceStatus(TypedDict):
     reset: int  # after the deadline
     busy: int  # of the surplus: bytes have moved too lately, or something is under way
     unanswered: int  # of the surplus: the client spoke last, and waits
+    in_transaction: int  # of the surplus, by converge.protocol
+    subscribed: int  # the same: the endpoint may speak at any time
+    unknown: int  # the same: it is not understood what is said, or not all was heard
 
 
 class ConvergencePlan(TypedDict):
@@ -171,6 +174,9 @@ class ConvergencePlan(TypedDict):
     seconds: float  # about how long that takes at that rate
     busy: int
     unanswered: int
+    in_transaction: int
+    subscribed: int
+    unknown: int
     method: str  # close or rehome
     started: bool
 

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network
 from tcpmux.shm._live import Live
 from tcpmux.shm.known import Known
 
+MOMENTS: dict[int, str]
 SORT_KEYS: tuple[str, ...]
 GROUP_KEYS: tuple[str, ...]
 GROUP_SORT_KEYS: tuple[str, ...]
@@ -37,12 +38,14 @@ class Scan:
     def groups(self, by: str) -> Iterator[Group | None]: ...
 
 Facts = tuple[bytes, int, int, bytes, bytes, bytes]
-RelayingRow = tuple[int, int, int, int, int, int, int, int, bool, Facts | None]
+RelayingRow = tuple[int, int, int, int, int, int, int, int, bool, Facts | None, str]
 
 class Relaying:
     counts: dict[int, dict[tuple[int, int, int], int]]
     rows: dict[int, list[RelayingRow]]
-    def __init__(self, lives: Sequence[Live], routes: Mapping[int, tuple[int, bool]]) -> None: ...
+    def __init__(
+        self, lives: Sequence[Live], routes: Mapping[int, tuple[int, bool, int]]
+    ) -> None: ...
     def steps(self) -> Iterator[None]: ...
 
 def connections(

@@ -14,9 +14,10 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from tcpmux.shm.c_live cimport (
     TM_ACCEPTED, TM_CLIENT, tm_conn_copy, tm_conn_has_scout, TM_CONNECTING, tm_copy, TM_ENDPOINT,
-    TM_HOLDING, tm_live,
-    tm_known, tm_known_copy, tm_peer, tm_pick_reason_checked, TM_READING, tm_records_checked,
-    TM_RELAYING, TM_RESETTING, TM_SPOKE_ENDPOINT, TM_WAITING,
+    TM_HOLDING, tm_known, tm_known_copy, tm_live, TM_MOMENT_BUSY, tm_moment_copy, TM_MOMENT_SAFE,
+    TM_MOMENT_SUBSCRIBED, TM_MOMENT_TRANSACTION, TM_MOMENT_UNKNOWN, tm_peer,
+    tm_pick_reason_checked, TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING,
+    TM_SPOKE_ENDPOINT, TM_WAITING,
 )
 from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
@@ -32,6 +33,13 @@ STATES = {
     TM_CONNECTING: "connecting",
     TM_RELAYING: "relaying",
     TM_RESETTING: "resetting",
+}
+MOMENTS = {
+    TM_MOMENT_UNKNOWN: "unknown",
+    TM_MOMENT_SAFE: "safe",
+    TM_MOMENT_BUSY: "busy",
+    TM_MOMENT_TRANSACTION: "transaction",
+    TM_MOMENT_SUBSCRIBED: "subscribed",
 }
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 GROUP_KEYS = ("route", "destination", "endpoint", "client")
@@ -287,15 +295,23 @@ cdef object facts_of(Live live, uint32_t index, const tm_copy *of):
             (<char *>known.alpn)[:known.alpn_size], (<char *>known.tlvs)[:known.tlvs_size])
 
 
+cdef str moment_of(Live live, uint32_t index, const tm_copy *of, uint64_t protocol):
+    if protocol == 0:
+        return "safe"
+    return MOMENTS[tm_moment_copy(live.live(), live.capacity, index, of, protocol)]
+
+
 cdef class Relaying:
     """The connections of some routes that are relayed. routes: by slot, for how many ms a
-    connection has to be idle to be listed, and whether with facts. By slot of the route:
+    connection has to be idle to be listed, whether with facts, and its protocol (enum tm_protocol).
+    By slot of the route:
 
     counts: how many, by slots: of the rule (0xffffffff = none), of the destination, of the
         endpoint.
     rows: worker, record, generation, slots of the rule, of the destination and of the endpoint,
         idle ms, age ms, whether the endpoint spoke last, and None or, with facts: the client's IP
-        (b"" = UNIX), id of the listener, enum tm_first_bytes, SNI, ALPN, TLVs.
+        (b"" = UNIX), id of the listener, enum tm_first_bytes, SNI, ALPN, TLVs; what it is in the
+        middle of, of MOMENTS (without a protocol: safe).
 
     Both are whole when steps() has ended.
     """
@@ -308,7 +324,8 @@ cdef class Relaying:
 
     def __init__(self, lives, routes):
         self.lives = list(lives)
-        self.routes = {slot: (quiet * 1000, facts) for slot, (quiet, facts) in routes.items()}
+        self.routes = {slot: (quiet * 1000, facts, protocol)
+                       for slot, (quiet, facts, protocol) in routes.items()}
         self.now_us = now_us()
         self.counts = {slot: {} for slot in routes}
         self.rows = {slot: [] for slot in routes}
@@ -342,7 +359,8 @@ cdef class Relaying:
                 self.rows[copy.cold.route_slot].append((
                     live.worker, index, copy.conn.generation, *place, idle // 1000, age // 1000,
                     copy.conn.spoke == TM_SPOKE_ENDPOINT,
-                    facts_of(live, index, &copy) if wanted[1] else None))
+                    facts_of(live, index, &copy) if wanted[1] else None,
+                    moment_of(live, index, &copy, wanted[2])))
         return 0
 
 

@@ -305,6 +305,14 @@ cdef extern from "trust.h" nogil:
     uint8_t tm_pick_reason_checked(uint8_t reason)
     bint tm_known_copy(const tm_live *live, uint32_t capacity, uint32_t index, const tm_copy *of,
                        tm_known *known)
+    enum:
+        TM_MOMENT_UNKNOWN
+        TM_MOMENT_SAFE
+        TM_MOMENT_BUSY
+        TM_MOMENT_TRANSACTION
+        TM_MOMENT_SUBSCRIBED
+    int tm_moment_copy(const tm_live *live, uint32_t capacity, uint32_t index,
+                       const tm_copy *of, uint64_t protocol)
     uint32_t tm_records_checked(const tm_live *live, uint32_t capacity)
     uint32_t tm_listening_checked(const tm_live *live)
     uint32_t tm_orders_checked(const tm_live *live)

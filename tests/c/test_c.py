@@ -30,6 +30,8 @@ FLAGS = [
     "-pthread", *(["-mcx16"] if platform.machine() == "x86_64" else []),
 ]  # fmt: skip
 
+PROTOCOLS = tuple(str(path.relative_to(CSRC)) for path in sorted(CSRC.glob("protocol/*.c")))
+
 # Test program -> the sources of csrc/ that go into it.
 PROGRAMS = {
     "test_route_table": ("route_table.c",),
@@ -38,8 +40,10 @@ PROGRAMS = {
     "test_sticky": ("sticky.c",),
     "test_commons": ("commons.c",),
     "test_pipe_pool": ("pipe_pool.c",),
-    "test_pump": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c"),
-    "test_pump_recover": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c"),
+    "test_pump": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
+    "test_pump_recover": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
+    "test_talk": PROTOCOLS,
+    "test_talk_others": PROTOCOLS,
     "test_kernel_count": ("kernel_count.c",),
     "test_descriptors": ("descriptors.c",),
     "test_trust": ("trust.c", "commons.c"),

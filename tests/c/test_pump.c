@@ -94,6 +94,30 @@ static void reads_choose_the_mode(void)
     }
 }
 
+/* Whatever its reads are: each byte is heard once, and never spliced. */
+static void a_half_that_is_heard_is_copied(void)
+{
+    for (int way = 0; way < 8; way++) {
+        struct rig *rig = open_rig((struct shape){FAMILIES[way & 1], FAMILIES[way & 1],
+                                                  way & 4 ? 16384 : 0, way & 2 ? PIPES : 0});
+        struct tm_talk talk;
+        tm_talk_begin(&talk, TM_PROTOCOL_NONE);
+        rig->half.splicing = TM_HEARD;
+        rig->pump.talk = &talk;
+        rig->journal.side = way & 1;
+        for (int i = 0; i < 200; i++) {
+            client_sends(rig, 1 + random_below(100000));
+            (void)pump(rig, false);
+            CHECK_EQUAL(talk.fed[way & 1], rig->half.bytes + rig->half.queued);
+            CHECK_EQUAL(talk.fed[1 - (way & 1)], 0);
+            CHECK_EQUAL(rig->half.splicing, TM_HEARD);
+            server_receives(rig, random_below(200000));
+        }
+        CHECK(rig->half.bytes > 0);
+        close_rig(rig);
+    }
+}
+
 /* --- where a call ends ---------------------------------------------------------------------- */
 
 static void every_way(void (*test)(struct shape shape, bool splicing), int buffer)
@@ -348,6 +372,7 @@ int main(void)
     RUN(streams_arrive_without_any_pipe);
     RUN(an_interrupted_splice_is_repeated);
     RUN(reads_choose_the_mode);
+    RUN(a_half_that_is_heard_is_copied);
     RUN(a_reader_that_does_not_read_holds_up_the_sender);
     RUN(the_end_comes_after_the_last_byte);
     RUN(a_short_read_is_the_last_unless_the_source_hung_up);

@@ -17,6 +17,7 @@ enum { DEATHS = 60, MAX_NS = 400000 };
 struct shared {
     struct tm_half half;
     struct tm_journal journal;
+    struct tm_talk talk;
     unsigned char buffer[BUFFER_SIZE];
 };
 
@@ -97,7 +98,32 @@ static void begin_with_headers(struct rig *rig, struct shared *shared, uint32_t 
     CHECK_EQUAL(recv(rig->server, got, sizeof(got), 0), prepended);
 }
 
-static void kill_and_go_on(struct shape shape, bool splicing)
+/* To Redis's protocol all of the stream is one long argument, of which it counts what is left. */
+static const char REQUEST[] = "*1\r\n$900000000\r\n";
+enum { VALUE = 900000000 + 2, REQUEST_SIZE = sizeof(REQUEST) - 1 };
+
+static void begin_to_hear(struct rig *rig, struct shared *shared)
+{
+    shared->half.splicing = TM_HEARD;
+    rig->pump.talk = &shared->talk;
+    tm_talk_begin(&shared->talk, TM_PROTOCOL_REDIS);
+    tm_talk_feed(&shared->talk, TM_FROM_CLIENT, (const unsigned char *)REQUEST, REQUEST_SIZE);
+}
+
+/* After a death: what it says is true, or it says nothing. Whether it says something. */
+static bool is_heard(struct shared *shared)
+{
+    uint32_t passed = (uint32_t)shared->half.bytes + shared->half.queued;
+    tm_talk_mend(&shared->talk);
+    if (tm_talk_moment(&shared->talk, TM_PROTOCOL_REDIS,
+                       (uint32_t[]){REQUEST_SIZE + passed, 0}) == TM_MOMENT_UNKNOWN)
+        return false;
+    CHECK_EQUAL(shared->talk.redis.number[TM_FROM_CLIENT], VALUE - passed);
+    CHECK_EQUAL(shared->talk.moment, TM_MOMENT_BUSY);
+    return true;
+}
+
+static void kill_and_go_on(struct shape shape, uint8_t splicing)
 {
     struct rig *rig = open_rig(shape);
     struct shared *shared = share(rig);
@@ -106,6 +132,9 @@ static void kill_and_go_on(struct shape shape, bool splicing)
     if (shape.destination_family == AF_UNIX)
         shared->half.uncounted |= TM_UNCOUNTED_DESTINATION;
     shared->half.splicing = splicing;
+    bool heard = splicing == TM_HEARD;
+    if (heard)
+        begin_to_hear(rig, shared);
     if (random_below(2))
         begin_with_headers(rig, shared, 1 + (uint32_t)random_below(4096),
                            1 + (uint32_t)random_below(4096));
@@ -114,6 +143,11 @@ static void kill_and_go_on(struct shape shape, bool splicing)
         struct tm_pipe lent = shared->half.pipe;
         pump_until_killed(rig, shared);
         recover(rig, shared, lent);
+        if (splicing == TM_HEARD) {
+            bool still = is_heard(shared);
+            CHECK(heard || !still); /* what was missed once is missing from then on */
+            heard = still;
+        }
     }
     uint64_t deadline = now_ms() + (uint64_t)DEADLINE_MS;
     while (rig->received < rig->sent) {
@@ -122,6 +156,7 @@ static void kill_and_go_on(struct shape shape, bool splicing)
         server_receives(rig, EVERYTHING);
     }
     CHECK(rig->sent > 0);
+    CHECK(is_heard(shared) == heard);
     unshare_all(rig, shared);
     close_rig(rig);
 }
@@ -130,11 +165,12 @@ static void killed_while_pumping(void)
 {
     static const int families[] = {AF_INET, AF_UNIX};
     for (int way = 0; way < 4; way++) {
-        for (int mode = 0; mode < 3; mode++) { /* copy, splice, no pipe */
+        for (int mode = 0; mode < 5; mode++) { /* copy, splice, no pipe; heard, without a pipe too */
             fprintf(stderr, "    way %d, mode %d\n", way, mode);
             kill_and_go_on((struct shape){families[way & 1], families[way >> 1],
-                                          random_below(2) ? 0 : 16384, mode == 2 ? 0 : PIPES},
-                           mode == 1);
+                                          random_below(2) ? 0 : 16384,
+                                          mode == 2 || mode == 4 ? 0 : PIPES},
+                           mode == 1 ? TM_SPLICE : mode > 2 ? TM_HEARD : TM_COPY);
         }
     }
 }

@@ -112,6 +112,7 @@ HARMLESS: Final[dict[str, str]] = {
             "memset",
             "snprintf",
             "strlen",
+            "strchr",
             "strnlen",
             "strrchr",
             "strtol",

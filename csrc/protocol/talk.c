@@ -1,0 +1,76 @@
+/* Which protocol is spoken, and how much of it has been heard. Calls the protocols. */
+#include "protocol/talk.h"
+
+#include <string.h>
+
+static uint32_t seal_of(const struct tm_talk *talk)
+{
+    uint64_t words[sizeof(*talk) / sizeof(uint64_t)];
+    uint64_t sum = 0x9e3779b97f4a7c15ull;
+    memcpy(words, talk, sizeof(words));
+    memset(words, 0, sizeof(talk->seal));
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        sum = (sum ^ words[i]) * 0xd6e8feb86659fd93ull;
+        sum ^= sum >> 32;
+    }
+    return (uint32_t)sum;
+}
+
+/* The seal comes last: until then it is a death's word against it. */
+static void seal(struct tm_talk *talk)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    talk->seal = seal_of(talk);
+}
+
+void tm_talk_feed(struct tm_talk *talk, int side, const unsigned char *bytes, size_t size)
+{
+    enum tm_moment moment = TM_MOMENT_UNKNOWN;
+    side = side != TM_FROM_CLIENT;
+    if (!talk)
+        return;
+    switch ((enum tm_protocol)talk->protocol) {
+    case TM_PROTOCOL_POSTGRES:
+        tm_postgres_feed(&talk->postgres, side, bytes, size);
+        moment = tm_postgres_moment(&talk->postgres);
+        break;
+    case TM_PROTOCOL_REDIS:
+        tm_redis_feed(&talk->redis, side, bytes, size);
+        moment = tm_redis_moment(&talk->redis);
+        break;
+    case TM_PROTOCOL_MYSQL:
+        tm_mysql_feed(&talk->mysql, side, bytes, size);
+        moment = tm_mysql_moment(&talk->mysql);
+        break;
+    case TM_PROTOCOL_MEMCACHED:
+        tm_memcached_feed(&talk->memcached, side, bytes, size);
+        moment = tm_memcached_moment(&talk->memcached);
+        break;
+    case TM_PROTOCOL_MQTT:
+        tm_mqtt_feed(&talk->mqtt, side, bytes, size);
+        moment = tm_mqtt_moment(&talk->mqtt);
+        break;
+    case TM_PROTOCOL_HTTP1:
+        tm_http1_feed(&talk->http1, side, bytes, size);
+        moment = tm_http1_moment(&talk->http1);
+        break;
+    case TM_PROTOCOL_NONE: case TM_PROTOCOLS:
+        break;
+    }
+    talk->moment = (uint8_t)moment;
+    talk->fed[side] += (uint32_t)size;
+    seal(talk);
+}
+
+void tm_talk_begin(struct tm_talk *talk, enum tm_protocol protocol)
+{
+    memset(talk, 0, sizeof(*talk));
+    talk->protocol = (uint8_t)protocol;
+    tm_talk_feed(talk, TM_FROM_CLIENT, (const unsigned char *)"", 0); /* what that comes to */
+}
+
+void tm_talk_mend(struct tm_talk *talk)
+{
+    if (talk->seal != seal_of(talk))
+        tm_talk_begin(talk, TM_PROTOCOL_NONE);
+}

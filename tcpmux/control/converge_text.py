@@ -1,0 +1,18 @@
+"""Why live connections that are to leave can't yet, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_WORDS = {
+    "busy": "busy",
+    "unanswered": "waiting for an answer",
+    "in_transaction": "in a transaction",
+    "subscribed": "subscribed",
+    "unknown": "not understood",
+}
+
+
+def waiting_text(counts: Mapping[str, object]) -> str:
+    """`2 busy, 1 in a transaction`, of a status or a plan; "" = none waits."""
+    return ", ".join(f"{counts[name]} {word}" for name, word in _WORDS.items() if counts[name])
