@@ -188,8 +188,10 @@ class Teller(threading.Thread):
     def run(self) -> None:
         while not self.stop.is_set():
             with Postgres(self.port) as client:
-                while not self.stop.is_set() and self._once(client):
-                    self.stop.wait(self.random.random() * 0.3)
+                # A worker may die in the very moment in which it passes bytes on: such a one stays.
+                for _ in range(30):
+                    if self.stop.wait(self.random.random() * 0.3) or not self._once(client):
+                        break
 
     def _once(self, client: Postgres) -> bool:
         """False: the connection has ended, before anything of this transaction was answered."""

@@ -98,20 +98,26 @@ def test_one_that_is_in_the_middle_of_something_stays(
     stays(worker, link)
 
 
+def kill_idle(worker: RelayWorker) -> None:
+    """When it has done all there was to do: what has been passed on has been heard as well."""
+    order(worker, quiet=3_600_000)
+    worker.kill()
+
+
 def test_what_was_heard_outlives_the_worker(
     start_worker: StartWorker, open_endpoint: OpenEndpoint
 ) -> None:
     worker, link = linked(start_worker, open_endpoint(), protocol="redis")
     say(link.client, link.server, b"*1\r\n$5\r\nMUL")
-    worker.kill()
+    kill_idle(worker)
     say(link.client, link.server, b"TI\r\n")
     say(link.server, link.client, b"+O")
-    worker.kill()
+    kill_idle(worker)
     say(link.server, link.client, b"K\r\n")
     await_moment(worker, "transaction")
     say(link.client, link.server, b"DISCARD\r\n")
     say(link.server, link.client, b"+OK\r\n")
-    worker.kill()
+    kill_idle(worker)
     await_moment(worker, "safe")
     converge(worker)
 
