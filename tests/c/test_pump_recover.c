@@ -337,13 +337,14 @@ static void begin_ahead(struct rig *rig, struct shared *shared)
 static void finish_ahead(struct rig *rig, struct shared *shared, struct tm_pipe lent)
 {
     struct tm_half *half = &shared->half;
+    struct tm_way way = {rig->source, rig->destination, false, 0};
     rig->pump.ahead = 0;
     half->pipe = lent;
     half->queued = (uint32_t)tm_kernel_piped(lent.out);
     if (tm_journal_operation(&shared->journal) == TM_PREPEND)
         CHECK(tm_pump_recover_prepend(&rig->pump, half, rig->destination, false) == 0);
     else
-        CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
+        CHECK(tm_pump_recover(&rig->pump, half, &way) == 0);
     tm_journal_note(&shared->journal, TM_NOTHING);
     if (tm_base_prepended(half->base) == 0) {
         make_header(shared->buffer);
@@ -463,10 +464,10 @@ static void every_moment_of_what_goes_ahead(void)
             if (known)
                 half->base = tm_base_make(0, AHEAD);
             rig->journal.ahead ^= 1; /* corrupt */
-            CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) ==
-                  -EUCLEAN);
+            struct tm_way way = {rig->source, rig->destination, false, 0};
+            CHECK(tm_pump_recover(&rig->pump, half, &way) == -EUCLEAN);
             rig->journal.ahead ^= 1;
-            CHECK(tm_pump_recover(&rig->pump, half, rig->source, rig->destination, false) == 0);
+            CHECK(tm_pump_recover(&rig->pump, half, &way) == 0);
             CHECK_EQUAL(tm_base_prepended(half->base), AHEAD);
             CHECK_EQUAL(half->bytes, sent > AHEAD ? sent - AHEAD : 0);
             CHECK_EQUAL(half->bytes + half->queued, PAYLOAD);

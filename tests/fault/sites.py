@@ -105,6 +105,7 @@ HARMLESS: Final[dict[str, str]] = {
     "dup2": "the log's new file in place of the old one, which goes on if it fails",
     **dict.fromkeys(
         [
+            "memchr",
             "memcmp",
             "strcmp",
             "memcpy",
