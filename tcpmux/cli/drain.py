@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing, targets
-from tcpmux.cli.converging import deadline_option, plan_text, then_option
+from tcpmux.cli.converging import deadline_option, left_over, plan_text, then_option
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import say
 from tcpmux.cli.stop import STATUS_TIME, waiting_for
@@ -107,7 +107,8 @@ def drain(
                 say(f"{printable(route)}: {plan_text(plan)}")
         if seconds:
             timeout = seconds if timeout is None else min(timeout, seconds)
-        return _wait(instance, found, timeout) if wait else 0
+        ends = converge or rehome
+        return _wait(instance, found, timeout, ends_by_itself=ends) if wait else 0
     if timeout is not None or force or for_ is not None or converge or rehome:
         raise UsageError(
             "--timeout, --for, --force, --converge and --rehome require a TARGET; for the "
@@ -186,19 +187,32 @@ def _change(
     return found
 
 
-def _wait(instance: Client, found: list[targets.Target], timeout: float | None) -> int:
-    """Until they have no connection left. Raises TcpmuxError if they do after `timeout` s."""
-    left = -1  # not known
+def _wait(
+    instance: Client, found: list[targets.Target], timeout: float | None, *, ends_by_itself: bool
+) -> int:
+    """Until they have no connection left. Raises TcpmuxError if they do after `timeout` s, or if
+    nobody ends them any more. ends_by_itself: live connections of their routes converge."""
+    left, shown = -1, ""  # not known
+    names = {target.route for target in found}
 
     def is_drained(status: Status) -> bool:
-        nonlocal left
-        before, left = left, targets.active(status["routes"], found)
-        if left and left != before:
-            say(f"waiting for {plural(left, 'connection')}")
-        return not left
+        nonlocal left, shown
+        left = targets.active(status["routes"], found)
+        states = [r.get("convergence") for r in status["routes"] if r["name"] in names]
+        kept = "; ".join(left_over(state).partition("; next try")[0] for state in states if state)
+        text = f"waiting for {plural(left, 'connection')}{f': {kept}' if kept else ''}"
+        if left and text != shown:
+            shown = text
+            say(text)
+        return not left or (ends_by_itself and not any(states))
 
     try:
         instance.wait_for(is_drained, timeout)
+        if left:
+            raise TcpmuxError(
+                f"{plural(left, 'connection')} left, and none is closed any more: `tcpmux events` "
+                "says why, `tcpmux conns` which; end them with `tcpmux kill`"
+            )
     except WaitTimeout:
         count = plural(left, "connection") if left >= 0 else "an unknown number of connections"
         raise TcpmuxError(

@@ -35,7 +35,7 @@ from tcpmux.control.convergence import (
 )
 from tcpmux.control.fates import STAYS, Fates, needs_facts
 from tcpmux.control.limits import CONVERGE_METHODS
-from tcpmux.control.pacing import Brake, Pace, Sample, Telling
+from tcpmux.control.pacing import UNANSWERED, Brake, Pace, Sample, Telling
 from tcpmux.control.rehoming import Move, account, moves_of
 from tcpmux.control.schema import CONVERGED
 from tcpmux.control.tasks import Tasks
@@ -374,7 +374,18 @@ class Convergences:
             gone,
             dict(zip(names, counters.connects(slots), strict=True)),
             {name: each.connect_failures for name, each in zip(names, read, strict=True)},
+            self._unanswered(route),
         )
+
+    def _unanswered(self, route: RouteRow) -> dict[str, int]:
+        """How many connections in a row an endpoint of each destination that gets new ones has
+        ended without a byte."""
+        gaining = [row for row in route.destinations if row.turns]
+        owner = {each.slot: row.name for row in gaining for each in row.endpoints}
+        found: dict[str, int] = {}
+        for slot, count, _, _ in self._view.commons.unanswered(array("I", owner), UNANSWERED):
+            found[owner[slot]] = max(count, found.get(owner[slot], 0))
+        return found
 
     async def _note_pause(self, route: RouteRow, run: Run, reason: str) -> None:
         assert self._master is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 SECOND = 1.0
@@ -14,6 +15,7 @@ RETURN_TIME = 30.0  # s in which clients that have been closed are expected back
 ALLOWED_LEAD = 5.0  # s of closing at full rate that nobody need have come back from
 MIN_LEAD = 10  # connections
 FIRST_HOLD, MAX_HOLD = 5.0, 60.0  # s after failures
+UNANSWERED = 5  # connections in a row that an endpoint ends without a byte
 STOP_SHARE = 0.5  # of connects that fail
 LINES_AT_ONCE, LINES_APART = 4, 30.0  # s; of the log
 
@@ -79,13 +81,15 @@ class Telling:
 
 
 class Sample(NamedTuple):
-    """Counts of a route. live: open connections; the others since the start. connects: those that
-    succeeded; failures: those that did not; both by destination."""
+    """Counts of a route. live: open connections; the others since the start. By destination:
+    connects: those that succeeded; failures: those that did not; unanswered: how many in a row one
+    of its endpoints has ended without a byte."""
 
     live: int
     closed: int  # for the weights, in one way or the other
     connects: Mapping[str, int]
     failures: Mapping[str, int]
+    unanswered: Mapping[str, int] = MappingProxyType({})
 
 
 class Brake:
@@ -145,6 +149,9 @@ class Brake:
             if failed > worst and failed >= STOP_SHARE * (failed + max(0, made)):
                 worst = failed
                 why = f"{failed} of {failed + max(0, made)} connects to {name} failed just now"
+        for name, count in last.unanswered.items():
+            if count >= UNANSWERED and count > then.unanswered.get(name, 0):
+                why = why or f"{name} ended the last {count} connections without an answer"
         return why
 
     def _room(self, rate: float) -> int:

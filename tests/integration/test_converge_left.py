@@ -141,3 +141,43 @@ def test_half_of_them_at_most_wait_for_a_version_that_does_not_answer(
         proxy.client.set_weights("r", {"v1": 0, "v2": 2})
         proxy.run("converge", "r", "--quiet", "50ms", "--deadline", "2s", "--wait")
         assert "too many are left: v1 10" in proxy.log[log:]
+
+
+class Closing(EchoServer):
+    """Accepts, and ends each connection at once."""
+
+    def _serve(self, client: socket.socket) -> None:
+        client.close()
+
+
+def test_a_version_that_closes_at_once_stops_it(
+    start_proxy: StartProxy, pools: Any, one: EchoServer
+) -> None:
+    """Its connects succeed, and nobody gets an answer."""
+    port = free_port()
+    with ExitStack() as stack:
+        two = Closing("two")
+        stack.callback(two.close)
+        proxy = start_proxy(with_converge(port, (1, one), (0, two)))
+        pools(port, 40)
+        wait_for(lambda: live(proxy)["v1"] == 40, "the pool to be open")
+        proxy.client.set_weights("r", {"v1": 80, "v2": 20})
+        proxy.client.converge("r", quiet=0.05, rate="5/s")
+        proxy.says("connections without an answer")
+        assert state(proxy)["state"] == "paused"
+        assert live(proxy)["v1"] >= 20
+
+
+def test_a_drain_that_waits_ends_at_the_deadline(
+    start_proxy: StartProxy, one: EchoServer, two: EchoServer
+) -> None:
+    port = free_port()
+    proxy = start_proxy(with_converge(port, (1, one), (1, two)))
+    with ExitStack() as stack:
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        wait_for(lambda: live(proxy) == {"v1": 1, "v2": 1}, "both to be open")
+        done = proxy.run("drain", "r/v1", "--converge", "--deadline", "1s", "--wait")
+        assert "waiting for 1 connection: too many at v1 1" in done.stdout
+        assert "1 connection left, and none is closed any more" in done.stderr
+        assert done.returncode == 1

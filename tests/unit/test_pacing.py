@@ -165,3 +165,20 @@ def test_at_most_half_of_the_connections_are_away() -> None:
     assert brake.room(50) == 1
     brake.add(sample(5, live=5), 2.0)
     assert brake.reason(50, 2.0) == "5 connections were closed within 30 s, and 0 have come"
+
+
+def test_a_version_that_accepts_and_closes_stops_it() -> None:
+    """Until it has answered somebody; a try of it now and then finds out."""
+    brake = Brake()
+
+    def after(count: int, now: float) -> str:
+        brake.add(sample(connects=100)._replace(unanswered={"v2": count}), now)
+        return brake.reason(10, now)
+
+    assert not after(0, 0.0)
+    assert not after(4, 1.0)
+    assert after(6, 1.5).startswith("v2 ended the last 6 connections without an answer")
+    assert after(6, 1.5 + FIRST_HOLD - 0.1)
+    assert not after(6, 1.5 + FIRST_HOLD)
+    assert after(7, 2.0 + FIRST_HOLD).endswith("next try in 10 s")
+    assert not after(0, 30.0)
