@@ -393,9 +393,6 @@ static inline void tm_conn_enter(struct tm_conn *conn, enum tm_conn_state state)
 }
 
 /* A record as somebody else reads it. */
-struct tm_copy {
-    struct tm_conn conn;
-    struct tm_cold cold;
-};
+struct tm_copy { struct tm_conn conn; struct tm_cold cold; };
 
 #endif

@@ -87,9 +87,11 @@ class Model:
             sizes = [len(route.get("rules", ())) for route in self.table["routes"]]
             if [len(route) for route in counts] != sizes:
                 return
+            if any(len(pair) != 2 for route in counts for pair in route):
+                raise TcpmuxError("not tcpmux, or of another build: a sample lacks columns")
             rules = [[[total, active, 0, 0, 0, 0] for active, total in route] for route in counts]
             both = zip(data["routes"], rules, strict=True)
-            data = {**data, "routes": [[*of, *more] for of, more in both]}
+            data["routes"] = [[*of, *more] for of, more in both]
         if self.samples and _sizes(self.samples[-1]) != _sizes(data):
             self.samples.clear()
         self.samples.append(data)

@@ -22,10 +22,6 @@ _ROWS = rows_of(Converge)
 MANUAL = "manual"
 
 if TYPE_CHECKING:
-    from tcpmux.config.document import Document
-    from tcpmux.config.problems import Location
-    from tcpmux.config.schema import RouteModel
-
     _ConvergeKeys = Strict
 else:
     _ConvergeKeys = model_of(Converge)
@@ -47,26 +43,6 @@ def _rate(value: Any) -> tuple[int, int]:
     if not isinstance(value, str):
         raise ValueError(f"expected a rate such as 10/s or 1%/s, got {describe(value)}")
     return rate_of(value)
-
-
-def warn_of_tls(route: RouteModel, document: Document, here: Location) -> None:
-    """Where clients encrypt, nothing can be understood."""
-    if route.converge is None or route.converge.made().protocol == "none":
-        return
-    starttls = route.preread.made().starttls if route.preread else "none"
-    reason = ""
-    if starttls != "none":
-        reason = f"preread.starttls is {starttls}"
-    elif any(rule.made().reads_hello for rule in route.rules):
-        reason = "rules go by the TLS ClientHello"
-    elif route.sticky and route.sticky.made().by == "sni":
-        reason = "sticky is by sni"
-    if reason:
-        document.warn(
-            (*here, "converge", "protocol"),
-            f"what is encrypted is not understood, and {reason}: connections with TLS stay until "
-            "the deadline",
-        )
 
 
 class ConvergeModel(_ConvergeKeys):

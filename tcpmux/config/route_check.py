@@ -3,7 +3,6 @@ that have no effect beside the others."""
 
 from __future__ import annotations
 
-from tcpmux.config.converge_key import warn_of_tls
 from tcpmux.config.document import Document
 from tcpmux.config.duration import format_duration
 from tcpmux.config.policy import FallbackModel
@@ -24,7 +23,7 @@ def check_route(
     _check_weights(route, document, here)
     _check_sticky(route, document, (*here, "sticky"))
     _check_wait(route, defaults, document, here)
-    warn_of_tls(route, document, here)
+    _warn_of_tls(route, document, here)
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
@@ -98,3 +97,23 @@ def _check_wait(
                 "preread: {silent: default} if that is meant",
             )
             return
+
+
+def _warn_of_tls(route: RouteModel, document: Document, here: Location) -> None:
+    """Where clients encrypt, nothing can be understood."""
+    if route.converge is None or route.converge.made().protocol == "none":
+        return
+    starttls = route.preread.made().starttls if route.preread else "none"
+    reason = ""
+    if starttls != "none":
+        reason = f"preread.starttls is {starttls}"
+    elif any(rule.made().reads_hello for rule in route.rules):
+        reason = "rules go by the TLS ClientHello"
+    elif route.sticky and route.sticky.made().by == "sni":
+        reason = "sticky is by sni"
+    if reason:
+        document.warn(
+            (*here, "converge", "protocol"),
+            f"what is encrypted is not understood, and {reason}: connections with TLS stay until "
+            "the deadline",
+        )

@@ -28,6 +28,8 @@ ENDS = {
     "killed": "reset by an operator",
     "converged": "closed for the weights",
     "converged_late": "reset for the weights",
+    "rehomed": "continued with another endpoint",
+    "not_rehomed": "not rehomed: stayed where it was",
     "unread": "a peer stopped reading",
     "worker_lost": "lost when a worker died",
     "passed_on": "continued with another destination",

@@ -220,6 +220,7 @@ def test_a_route_is_drained_as_a_whole_if_that_is_forced(
                 {"name": d["name"], "endpoints": [e["address"] for e in d["endpoints"]]}
                 for d in r["destinations"]
             ],
+            "rules": [],
         }
         for r in proxy.client.routes()
     ]

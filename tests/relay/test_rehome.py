@@ -26,7 +26,7 @@ from tests.relay.harness import (
 )
 from tests.relay.test_converge import rows, say, the_one
 from tests.relay.test_recovery import BLOCK, descriptors
-from tests.support import wait_for
+from tests.support import DEADLINE, wait_for
 
 if TYPE_CHECKING:
     from tcpmux.shm._connections import RelayingRow
@@ -69,7 +69,7 @@ class Moving:
             return True
 
         wait_for(has_come, "a connect to the new destination")
-        found[0].settimeout(20)
+        found[0].settimeout(DEADLINE)
         return self.worker.own(found[0])
 
     def rehome(self, to: int) -> None:

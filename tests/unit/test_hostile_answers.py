@@ -190,6 +190,7 @@ def stream_sample() -> dict[str, Any]:
     made: dict[str, Any] = {kind: sample(of) for kind, of in STREAM.items()}
     made["table"]["routes"] = made["conditions"]["routes"] = sample(list[schema.RouteStatus])
     made["sample"]["routes"] = [[[1, 2, 3, 4, 5, 6]]]
+    made["sample"]["rule_counts"] = [[[1, 2]]]
     made["sample"]["workers"] = sample(list[schema.WorkerStatus])
     return made
 

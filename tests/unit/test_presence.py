@@ -21,11 +21,22 @@ from tcpmux.shm._table import Table
 from tcpmux.worker.messages import DIED, PRESENCE
 
 
+class Silent:
+    """Nothing is reported."""
+
+    def due(self) -> None:
+        return None
+
+    def look(self, now: float, workers: list[Worker]) -> None:
+        pass
+
+
 class Running:
     """One that has no line."""
 
     def __init__(self, worker: Worker) -> None:
         self.running = [worker]
+        self.reports = Silent()
 
     def receive(self, worker: Worker) -> None:
         pass
