@@ -40,8 +40,10 @@ class Ends:
         self.port = port
         self._chance = chance
         self._over = False
+        self._served: set[asyncio.StreamWriter] = set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._served.add(writer)
         with suppress(OSError):
             while line := await reader.readline():
                 self.heard[line] += 1
@@ -49,6 +51,7 @@ class Ends:
         with suppress(OSError):
             writer.close()
             await writer.wait_closed()
+        self._served.discard(writer)
 
     async def _client(self, number: int) -> None:
         asked = 0
@@ -91,6 +94,7 @@ class Ends:
         ready.set()
         await asyncio.to_thread(wait_for, partial(listening, self.port), "the route")
         await asyncio.gather(*map(self._client, range(CLIENTS)))
+        await asyncio.to_thread(wait_for, lambda: not self._served, "the endpoints' last ends")
         for server in servers:
             server.close()
 
