@@ -25,7 +25,7 @@ from tests.support import free_port, listening, patient, wait_for
 CLIENTS = 40
 PAUSE = 0.1  # s between an answer and the next question, on average
 TURN = patient(5)  # s after which the weights change, wherever it has got to
-CONTROL_KILL = 20  # one of so many times control is killed as well
+CONTROL_KILL = 30  # one of so many times control is killed as well; it comes back later each time
 TOO_LONG = patient(60)
 
 
