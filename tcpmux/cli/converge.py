@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     help="Connections more than its share that a destination may keep.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Only tell what there is to do, and how long it takes."
+    "--dry-run", is_flag=True, help="Show what would be done, and how long it would take."
 )
 @click.option("--stop", is_flag=True, help="End what is in progress: connections stay.")
 @click.option("--wait", is_flag=True, help="Wait for the end, showing what is left.")

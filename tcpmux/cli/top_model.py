@@ -71,7 +71,7 @@ class Model:
 
     @property
     def convergences(self) -> dict[str, ConvergenceStatus]:
-        """Of routes that converge, by name. An older instance tells of none."""
+        """Of routes that converge, by name. An older instance reports none."""
         return self.samples[-1].get("convergences", {}) if self.samples else {}
 
     def _take_conditions(self, data: dict[str, Any]) -> None:

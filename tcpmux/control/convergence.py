@@ -201,7 +201,7 @@ class Blocked(NamedTuple):
         return Blocked(*(one + more for one, more in zip(self, other, strict=True)))
 
 
-def obstacle(one: Candidate, quiet: int) -> str | None:
+def why_not_yet(one: Candidate, quiet: int) -> str | None:
     """Why it can't leave yet: a field of Blocked. quiet: ms."""
     if one.moment in LASTING:
         return LASTING[one.moment]
@@ -252,7 +252,7 @@ class Choice:
                 place = one.rule, one.destination
             else:
                 continue
-            why = None if self._late else obstacle(one, self._quiet)
+            why = None if self._late else why_not_yet(one, self._quiet)
             if why:
                 blocked[why] += 1
             else:

@@ -61,9 +61,10 @@ ENDS_OF_IT = ("converged", "converged_late", "rehomed")  # reasons of ends
 
 @dataclass(slots=True)
 class Run:
-    """That of one route, as control knows it. closed, rehomed, reset: since this control process
-    has seen it. slots: of destinations that it has had. refusals: orders that found something under
-    way, by connection; refused: how many, since the last look."""
+    """That of one route, as control knows it. obstacle, missing: of converge_obstacles.py, with the
+    image in force. closed, rehomed, reset: since this control process has seen it. slots: of
+    destinations that it has had. refusals: orders that found something under way, by connection;
+    refused: how many, since the last look."""
 
     wanted: Convergence
     fates: Fates = field(default_factory=Fates)
@@ -71,6 +72,8 @@ class Run:
     brake: Brake = field(default_factory=Brake)
     telling: Telling = field(default_factory=Telling)
     slots: set[int] = field(default_factory=set)
+    obstacle: str = ""
+    missing: str = ""
     surplus: Surplus = field(default_factory=Surplus)
     blocked: Blocked = field(default_factory=Blocked)
     chosen: list[Candidate] = field(default_factory=list)  # the next is the last
@@ -153,9 +156,10 @@ class Convergences:
         return self._runs
 
     def shown(self, route: dict[str, Any]) -> dict[str, Any]:
-        """The same, a route of the status, with its state."""
+        """A route of the status, with its state."""
         found = self.runs().get(route["name"])
-        return {**route, "convergence": self.state(*found) if found else None}
+        route["convergence"] = self.state(*found) if found else None
+        return route
 
     async def preview(self, route: RouteRow, settings: Mapping[str, int]) -> dict[str, Any]:
         """What it would do now, with these settings instead of the route's."""
@@ -229,6 +233,7 @@ class Convergences:
                 # What was ordered counts on, whoever asks for it now.
                 run = Run(wanted, run.fates, run.pace, run.brake, run.telling, run.slots)
             run.is_known = False
+            run.obstacle, run.missing = obstacle(route), missing_in(route, wanted)
             self._runs[route.name] = route, run
             self._next_look = 0.0
         return image
@@ -262,9 +267,7 @@ class Convergences:
     ) -> Iterator[None]:
         wanted, leaving = run.wanted, leaving_endpoints(route, run.wanted.method)
         if needs_facts(route):
-            found: list[Surplus] = []
-            yield from run.fates.steps(image, route, rows, leaving, wanted.tolerance, found)
-            run.surplus = found[0]
+            run.surplus = yield from run.fates.steps(image, route, rows, leaving, wanted.tolerance)
             rows = [one for one in map(run.fates.as_met, rows) if one.rule != STAYS]
         else:
             counts = relaying.counts[route.slot]
@@ -297,11 +300,10 @@ class Convergences:
     async def _act(self, route: RouteRow, run: Run, now: float) -> None:
         self._account(run, now)
         late = run.is_late(now)
-        missing = missing_in(route, run.wanted)
-        if run.is_known and not run.is_ending and await self._ends(route, run, missing, late=late):
+        if run.is_known and not run.is_ending and await self._ends(route, run, late=late):
             return
         closes = late or run.wanted.method != REHOME
-        reason = self._reason(route, run, missing, now, closes=closes)
+        reason = self._reason(route, run, now, closes=closes)
         await self._note_pause(route, run, reason)
         if reason or run.is_ending:
             return
@@ -317,30 +319,30 @@ class Convergences:
         if moves and not closes:
             await self._rehome(run, moves, now)
 
-    async def _ends(self, route: RouteRow, run: Run, missing: str, *, late: bool) -> bool:
+    async def _ends(self, route: RouteRow, run: Run, *, late: bool) -> bool:
         """Whether there is nothing left to do, or no time for it; says so."""
         if not run.surplus.by_destination and not run.pace.outstanding:
-            if late or not missing:
-                await self._end(route, run, late=False, missing=missing)
+            if late or not run.missing:
+                await self._end(route, run, late=False)
                 return True
         elif late and run.wanted.then != RESET:
             await self._end(route, run, late=True)
             return True
         return False
 
-    def _reason(self, route: RouteRow, run: Run, missing: str, now: float, *, closes: bool) -> str:
+    def _reason(self, route: RouteRow, run: Run, now: float, *, closes: bool) -> str:
         """Why nothing may be ordered now; "" = it may."""
         if run.brake.is_due(now) or (run.is_known and not run.at_look):
             run.brake.add(self._sample(route, run), now)
         rate = run.rate(run.surplus.total)
-        reason = obstacle(route) or run.brake.reason(rate, now, come_back=closes)
+        reason = run.obstacle or run.brake.reason(rate, now, come_back=closes)
         if run.is_known and not run.surplus.by_destination:
-            reason = reason or missing
+            reason = reason or run.missing
         return reason
 
     def _account(self, run: Run, now: float) -> None:
         """What has become of the orders."""
-        account({live.worker: live for live in self._view.lives}, run.pace, now)
+        account(self._view.lives, run.pace, now)
         for key in run.pace.outstanding:
             if not isinstance(key, Move) and not self._is_open(key):
                 run.pace.seen(key, now)
@@ -425,8 +427,8 @@ class Convergences:
             ordered_ms=int(now * 1000),
         )
 
-    async def _end(self, route: RouteRow, run: Run, *, late: bool, missing: str = "") -> None:
-        """It is over, by the master's word. missing: what a destination lacks to get its share."""
+    async def _end(self, route: RouteRow, run: Run, *, late: bool) -> None:
+        """It is over, by the master's word. late: there was no time for all of it."""
         assert self._master is not None
         self._sample(route, run)
         done = f"{plural(run.closed, 'connection')} closed"
@@ -442,10 +444,10 @@ class Convergences:
                 f"{route.name}: the deadline for live connections to follow the weights is over: "
                 f"{done}; too many are left: {left}{f' ({kept})' if kept else ''}; they stay"
             )
-        elif missing:
+        elif run.missing:
             text = (
                 f"{route.name}: the deadline for live connections to follow the weights is over: "
-                f"{done}; {missing}: others have its share"
+                f"{done}; {run.missing}: others have its share"
             )
         elif run.surplus.stuck:
             stay = plural(run.surplus.stuck, "connection")
@@ -457,8 +459,8 @@ class Convergences:
             "end_convergence",
             route=route.name,
             began_ms=run.wanted.began_ms,
-            lines=[text],
-            level=logging.WARNING if late or missing or run.surplus.stuck else logging.INFO,
+            text=text,
+            level=logging.WARNING if late or run.missing or run.surplus.stuck else logging.INFO,
         )
 
 

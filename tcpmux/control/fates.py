@@ -3,7 +3,7 @@ in control."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,10 +48,9 @@ class Fates:
         rows: Sequence[Candidate],
         leaving: frozenset[int],
         tolerance: int,
-        found: list[Surplus],
-    ) -> Iterator[None]:
-        """Yields None after each part of the work; at the end `found` gets what is to leave, with
-        the rules that connections meet now."""
+    ) -> Generator[None, None, Surplus]:
+        """Yields None after each part of the work: with a thousand rules a single connection takes
+        a while. Returns what is to leave, with the rules that connections meet now."""
         if self._of is not image:
             self._of, self._known = image, {}
         listeners = {row.id: _address(row.address) for row in image.listeners}
@@ -66,6 +65,7 @@ class Fates:
             fate = before.get(key)
             if fate is None:
                 fate = fate_of(route, one.facts, listeners)
+                yield None
             self._known[key] = fate
             if fate.rule == STAYS:
                 continue
@@ -80,7 +80,7 @@ class Fates:
         for slot, many in by_destination.items():
             result.by_destination[slot] = result.by_destination.get(slot, 0) + many
         result.total = len(rows)
-        found.append(result)
+        return result
 
     def home_of(self, one: Candidate) -> int | None:
         """Slot of the destination that it belongs to; None = it goes by ticket."""

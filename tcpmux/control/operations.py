@@ -378,10 +378,10 @@ class Operations(Reading):
         tolerance: int | None = None,
         dry_run: bool = False,
     ) -> Call[ConvergencePlan]:
-        """Has surplus connections of a route closed in quiet moments until they follow the weights,
+        """Closes surplus connections of a route in quiet moments until they follow the weights,
         and does not wait: status() has its state. What is not given is as the route's `converge`
         says. rate: 10/s or 1%/s. method: close, or rehome (their endpoint changes, and their
-        clients stay). dry_run: only tells what there is to do."""
+        clients stay). dry_run: changes nothing; the answer is the plan."""
         given = {
             "rate": rate,
             "order": order,

@@ -3,7 +3,7 @@ and what has become of the orders. Runs in control."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tcpmux.control.convergence import Candidate, Homes, Surplus
@@ -54,7 +54,7 @@ def moves_of(
     return found
 
 
-def account(lives: Mapping[int, Live], pace: Pace, now: float) -> None:
+def account(lives: Sequence[Live], pace: Pace, now: float) -> None:
     """Which have been carried out since. One whose connect is under way is not over."""
     for key in pace.outstanding:
         if not isinstance(key, Move):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -74,13 +74,13 @@ class StartConvergence(Change):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndConvergence(Change):
     """No longer. began_ms: of the one that is meant; 0 = whichever it is. What has begun anew since
-    goes on. lines: what there is to say of it, instead of what changes."""
+    goes on. text: the line about it; "" = what changes."""
 
     kind = "converge"
 
     route: str
     began_ms: int = 0
-    lines: Sequence[str] = ()
+    text: str = ""
     level: int = logging.INFO
 
     def plan(self, now: InForce) -> InForce:
@@ -90,9 +90,8 @@ class EndConvergence(Change):
         return with_convergence(now, self.route, None)
 
     def report(self, done: Done) -> Iterator[LogLine]:
-        if done.changes and self.lines:
-            for text in self.lines:
-                yield LogLine(self.kind, Line(self.level, text, Where(self.route)))
+        if done.changes and self.text:
+            yield LogLine(self.kind, Line(self.level, self.text, Where(self.route)))
         elif done.changes or self.by:
             yield from Change.report(self, done)
 

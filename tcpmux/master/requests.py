@@ -25,8 +25,8 @@
                                     a line for the log and the events
     start_convergence  route, settings
                                     live connections follow the weights: control chooses them
-    end_convergence    route, began_ms, lines, level
-                                    no longer; lines: what control has to say of it, at that level
+    end_convergence    route, began_ms, text, level
+                                    no longer; text: what control has to say of it, at that level
     events       since              what has happened after that number
     fault        text               of control itself: an event
     log_level    level
@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tcpmux.config import Config, Text, checks, load_texts
@@ -292,27 +292,26 @@ class Requests:
 
     def _converge(self, request: Request) -> dict[str, Any]:
         """Orders only, as of kill: a worker that finds the connection busy does nothing."""
-        quiet, ordered = request["quiet_ms"], request["ordered_ms"] & LOW
-        late = bool(request["late"])
-        if not 0 <= quiet <= LOW:
-            raise Refusal("invalid", f"quiet_ms: {quiet} is not a number of ms below 2^32")
-        orders = self._orders(request["ids"])
-        for line, index, generation in orders:
-            order = ordered << 32 | generation & LOW
-            line.post(CONVERGE, index, first=quiet, shared=late, value=order)
-        return {"ordered": len(orders)}
+        ids, late = request["ids"], bool(request["late"])
+        return self._order(CONVERGE, request, [(number, late) for number in ids])
 
     def _rehome(self, request: Request) -> dict[str, Any]:
         """Orders only, as of converge. What the slot is of, the worker looks up in what is in
         force there: it has to be a destination of the connection's route."""
+        moves = [(str(number), int(slot) & LOW) for number, slot in request["moves"]]
+        return self._order(REHOME, request, moves)
+
+    def _order(
+        self, kind: int, request: Request, wanted: Sequence[tuple[str, int]]
+    ) -> dict[str, Any]:
+        """wanted: ids of connections, and what the message has as `shared`."""
         quiet, ordered = request["quiet_ms"], request["ordered_ms"] & LOW
         if not 0 <= quiet <= LOW:
             raise Refusal("invalid", f"quiet_ms: {quiet} is not a number of ms below 2^32")
-        moves = [(str(number), int(slot)) for number, slot in request["moves"]]
-        orders = self._orders([number for number, _ in moves])
-        for (line, index, generation), (_, slot) in zip(orders, moves, strict=True):
+        orders = self._orders([number for number, _ in wanted])
+        for (line, index, generation), (_, shared) in zip(orders, wanted, strict=True):
             order = ordered << 32 | generation & LOW
-            line.post(REHOME, index, first=quiet, shared=slot & LOW, value=order)
+            line.post(kind, index, first=quiet, shared=shared, value=order)
         return {"ordered": len(orders)}
 
     def _convergence_says(self, request: Request) -> dict[str, Any]:
@@ -328,11 +327,10 @@ class Requests:
         )
 
     def _end_convergence(self, request: Request) -> dict[str, Any]:
-        lines = [printable(str(text))[:MAX_TEXT] for text in request.get("lines", ())]
         change = EndConvergence(
             route=request["route"],
             began_ms=int(request.get("began_ms", 0)),
-            lines=lines,
+            text=printable(str(request.get("text", "")))[:MAX_TEXT],
             level=level_from(request.get("level", logging.INFO)),
             by=_by(request),
         )

@@ -20,7 +20,7 @@ from tcpmux.shm._table import Table
 log = logging.getLogger("tcpmux.master")
 
 QUIET_SECONDS = 30.0  # between two lines about the same thing
-SETTLED_SECONDS = 5.0  # without an accept that fails; workers tell of such each second
+SETTLED_SECONDS = 5.0  # without a failed accept; workers report one each second
 LAST_ERRNO = 4096  # of Linux
 ADVICE = {
     errno.EMFILE: "raise the limit of descriptors (ulimit -n, LimitNOFILE=) and restart",

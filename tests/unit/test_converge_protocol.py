@@ -9,7 +9,7 @@ import pytest
 from tcpmux.config import ConfigError, load
 from tcpmux.config.converge import CONVERGE_PROTOCOL, GOODBYES
 from tcpmux.control.converge_text import waiting_text
-from tcpmux.control.convergence import NO_RULE, Blocked, Candidate, obstacle
+from tcpmux.control.convergence import NO_RULE, Blocked, Candidate, why_not_yet
 
 QUIET = 300
 
@@ -72,7 +72,7 @@ def candidate(moment: str, *, idle: int = QUIET, last: bool = True) -> Candidate
     ],
 )
 def test_why_a_connection_can_not_leave(one: Candidate, why: str | None) -> None:
-    assert obstacle(one, QUIET) == why
+    assert why_not_yet(one, QUIET) == why
 
 
 def test_the_reasons_in_words() -> None:

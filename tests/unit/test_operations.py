@@ -15,10 +15,17 @@ from typing import Any
 import pytest
 
 from tcpmux import AsyncClient, Client
-from tcpmux.config import model
+from tcpmux.config import converge, model
 from tcpmux.connection_id import parse_id
 from tcpmux.control import openapi, schema
-from tcpmux.control.limits import ADMIN_STATES, MAX_WEIGHT, MAX_WORKERS
+from tcpmux.control.limits import (
+    ADMIN_STATES,
+    CONVERGE_METHODS,
+    CONVERGE_ORDERS,
+    CONVERGE_THENS,
+    MAX_WEIGHT,
+    MAX_WORKERS,
+)
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.operation import Call, Command, Method, Role, Row, closed_object
 from tcpmux.control.operations import OPERATIONS, Operations
@@ -212,6 +219,11 @@ def test_parts_in_lists_are_checked_as_well() -> None:
 def test_limits_are_those_of_what_is_behind() -> None:
     """A client can't load what has them: they stand twice, and are the same."""
     assert ADMIN_STATES == image.ADMIN_STATES
+    assert (
+        tuple(converge.CONVERGE_METHOD),
+        tuple(converge.CONVERGE_ORDER),
+        tuple(converge.CONVERGE_THEN),
+    ) == (CONVERGE_METHODS, CONVERGE_ORDERS, CONVERGE_THENS)
     assert schema.SORT_KEYS == _connections.SORT_KEYS
     assert schema.GROUP_KEYS == _connections.GROUP_KEYS
     assert schema.GROUP_SORT_KEYS == _connections.GROUP_SORT_KEYS
