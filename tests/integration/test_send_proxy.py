@@ -93,16 +93,19 @@ def segments_of(server: socket.socket) -> int:
     return int(struct.unpack_from("=I", information, 152)[0])
 
 
+@pytest.mark.parametrize("protocol", ["none", "redis"])
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_header_and_the_first_bytes_are_one_segment(
-    start_proxy: StartProxy, version: int
+    start_proxy: StartProxy, version: int, protocol: str
 ) -> None:
-    """They are there when the endpoint is connected to: they have come with a header."""
+    """They are there when the endpoint is connected to: they have come with a header. Also where
+    what they say is followed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(DEADLINE)
         made = route("r", free_port(), v1=(1, f"127.0.0.1:{listener.getsockname()[1]}"))
         made["destinations"][0]["send_proxy"] = version
         made["accept_proxy"] = {"from": ["127.0.0.1"]}
+        made["converge"] = {"when": "manual", "protocol": protocol}
         proxy = start_proxy(routes(made))
         with connected(proxy, 1) as (client,):
             client.sendall(v1(7) + b"first")
