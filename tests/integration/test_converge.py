@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import StartProxy, proxies
-from tests.integration.pool import Pool
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, talk
+from tests.pool import Ledger, Pool, assert_nothing_lost
 from tests.support import DEADLINE, EchoServer, free_port, patient, refusing_port, wait_for
 
 QUICK = {"rate": "50/s", "quiet": "50ms", "deadline": "60s"}
@@ -73,39 +72,12 @@ def ended(sock: socket.socket) -> bool:
         return False
 
 
-class Ledger(EchoServer):
-    """Notes each line that it gets."""
-
-    def __init__(self, prefix: str) -> None:
-        self.heard: Counter[str] = Counter()
-        super().__init__(prefix)
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError), client.makefile("rb") as lines:
-            for line in lines:
-                self.heard[line.decode().rstrip("\n")] += 1
-                client.sendall(self.prefix + b" " + line)
-
-
 @pytest.fixture
 def ledgers() -> Iterator[tuple[Ledger, Ledger]]:
     pair = Ledger("one"), Ledger("two")
     yield pair
     for server in pair:
         server.close()
-
-
-def assert_nothing_lost(pool: Pool, ledgers: tuple[Ledger, Ledger]) -> None:
-    """Each question was heard once or, if it crossed a FIN, never; the answers were right."""
-    pool.stop()
-    assert pool.counts["died"] == pool.counts["wrong"] == pool.counts["refused"] == 0
-    heard = ledgers[0].heard + ledgers[1].heard
-    twice = [question for question, times in heard.items() if times > 1]
-    assert twice == []
-    # The last question of each may be under way when it is told to stop.
-    under_way = {question for question in pool.unanswered if question in heard}
-    assert pool.counts["answered"] + len(under_way) == len(heard)
-    assert len(under_way) <= pool.size
 
 
 def with_converge(

@@ -17,9 +17,9 @@ import pytest
 from tcpmux.control import pages
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import connected, start, with_http
-from tests.integration.pool import Pool
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route
+from tests.pool import Pool
 from tests.support import EchoServer, ask, free_port, patient, refusing_port, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import StartProxy
-from tests.integration.pool import Pool
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_converge import (
-    Ledger,
-    assert_nothing_lost,
     closed,
     live,
     open_to,
@@ -24,6 +21,7 @@ from tests.integration.test_converge import (
     with_converge,
 )
 from tests.integration.test_shifting import talk
+from tests.pool import Ledger, Pool, assert_unnoticed
 from tests.support import DEADLINE, free_port, patient, refusing_port, wait_for
 
 FAST = {"when": ["weights", "drain"], "method": "rehome", "rate": "500/s", "quiet": "20ms"}
@@ -60,12 +58,6 @@ def await_share(proxy: Proxy, v1: int, v2: int) -> None:
 
 def rehomed(proxy: Proxy) -> int:
     return sum(closed(proxy, name).get("rehomed", 0) for name in ("v1", "v2"))
-
-
-def assert_unnoticed(pool: Pool, ledgers: tuple[Ledger, Ledger]) -> None:
-    assert_nothing_lost(pool, ledgers)
-    assert pool.counts["connected"] == pool.size
-    assert pool.counts["closed"] == pool.counts["reset"] == 0
 
 
 def test_a_pool_changes_sides_and_notices_nothing(
