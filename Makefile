@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOCK := requirements.lock
 LOCKED := $(VENV)/.locked
+# Of that, what the package needs to be compiled and to run.
+BUILD_LOCK := build.lock
+BUILD_LOCKED := $(VENV)/.build-locked
 DOCS_VENV := .venv-docs
 DOCS_LOCK := docs.lock
 DOCS_LOCKED := $(DOCS_VENV)/.locked
@@ -33,6 +36,9 @@ export TCPMUX_WERROR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Tests start hundreds of programs: each would compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
+
+# Two targets install into one environment, and READY compiles on all CPUs by itself.
+.NOTPARALLEL:
 
 .PHONY: help build demo test prove bench bench-peers bench-behaviour lint analyze tables fmt generated docs screenshots asan fuzz fuzz-parsers lock wheel wheel-test image image-test deb deb-test systemd-test clean
 
@@ -79,12 +85,18 @@ define make-venv
 test -x $(1)/bin/python || { echo "make: making the virtual environment $(1)"; $(PYTHON) -m venv $(1); }
 endef
 
+# A first `make demo` needs no more than that.
+$(BUILD_LOCKED): $(BUILD_LOCK)
+	@$(call make-venv,$(VENV))
+	@$(call install-locked,$(BIN)/python,$(BUILD_LOCK),about 20 MB$(comma) ten seconds)
+	@touch $@
+
 $(LOCKED): $(LOCK)
 	@$(call make-venv,$(VENV))
 	@$(call install-locked,$(BIN)/python,$(LOCK),about 100 MB$(comma) half a minute)
-	@touch $@
+	@touch $(BUILD_LOCKED) $@
 
-$(READY): $(LOCKED) $(SOURCES)
+$(READY): $(BUILD_LOCKED) $(SOURCES)
 	@echo "make: compiling the extension modules on all CPUs: less than a minute"
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -94,7 +106,7 @@ build: $(READY)
 demo: $(READY)
 	$(BIN)/tcpmux demo
 
-lint: $(READY)
+lint: $(LOCKED) $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@echo "$(BIN)/mypy; $(CC) -fsyntax-only $(C_FLAGS)"
@@ -122,11 +134,11 @@ analyze: tables
 		$(call each-of-csrc,clang-tidy --quiet {} -- -x c $(filter-out -W%,$(C_FLAGS))); \
 	else echo "make analyze: no clang-tidy, so not run" >&2; fi
 
-fmt: $(READY)
+fmt: $(LOCKED) $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-generated: $(READY)
+generated: $(LOCKED) $(READY)
 	$(BIN)/python configs/packaging/man_page.py
 	$(BIN)/python configs/packaging/completions.py
 	TCPMUX_WRITE_DOCS=1 $(BIN)/python -m pytest -q -n 0 tests/unit/test_settings.py \
@@ -150,24 +162,24 @@ docs: $(DOCS_LOCKED)
 	@$(DOCS_VENV)/bin/zensical build --clean --strict
 	@echo "to read it: $(PYTHON) -m http.server --directory build/site 8000"
 
-screenshots: $(READY)
+screenshots: $(LOCKED) $(READY)
 	$(BIN)/python -m tests.docs.screenshots
 
 # While mypy runs on one CPU, pytest compiles the tests: else each process that runs tests does.
-test: $(READY)
+test: $(LOCKED) $(READY)
 	@$(BIN)/python -m pytest --collect-only -qq -n 0 >/dev/null & $(MAKE) --no-print-directory lint
 	$(BIN)/python $(PYTEST)
 
-prove: $(READY)
+prove: $(LOCKED) $(READY)
 	$(BIN)/python -m tests.stress
 
-bench: $(READY)
+bench: $(LOCKED) $(READY)
 	$(BIN)/python -m bench
 
-bench-behaviour: $(READY)
+bench-behaviour: $(LOCKED) $(READY)
 	$(BIN)/python -m bench.behaviour
 
-bench-peers: $(READY)
+bench-peers: $(LOCKED) $(READY)
 	.ci/debian-packages haproxy nginx libnginx-mod-stream
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[bench]'
 
@@ -221,7 +233,7 @@ fuzz-parsers:
 
 # From the commit alone: what is in the folder besides, or changed, stays out, and its time is
 # the commit's.
-wheel: $(READY)
+wheel: $(LOCKED) $(READY)
 	$(BIN)/python configs/packaging/wheel.py
 
 BUILDER ?= $(firstword $(foreach tool,podman docker buildah,$(if $(shell command -v $(tool)),$(tool))))
@@ -233,7 +245,7 @@ image:
 	$(BUILDER) build $(if $(filter docker,$(BUILDER)),,--format docker --ignorefile .containerignore) \
 		--file Containerfile --tag tcpmux:$(VERSION) $(IMAGE_FLAGS) .
 
-image-test: $(READY)
+image-test: $(LOCKED) $(READY)
 	$(BIN)/python configs/packaging/image.py
 	$(BIN)/python -m pytest -n 0 tests/integration/test_image.py
 
@@ -262,6 +274,9 @@ lock:
 	test -x build/uv/bin/uv || { $(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet 'uv>=0.9,<1'; }
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes $(UPGRADE) \
 		--custom-compile-command 'make lock' --extra dev --output-file $(LOCK) pyproject.toml
+	build/uv/bin/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+		--custom-compile-command 'make lock' --extra build --constraint $(LOCK) \
+		--output-file $(BUILD_LOCK) pyproject.toml
 	sed -n '/^docs = \[/,/^\]/s/^ *"\([^"]*\)".*/\1/p' pyproject.toml >build/docs.in
 	build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
 		--custom-compile-command 'make lock' --output-file $(DOCS_LOCK) build/docs.in

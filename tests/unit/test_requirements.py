@@ -144,13 +144,32 @@ def test_every_dependency_has_a_floor(asked: Requirement) -> None:
     assert [one for one in asked.specifier if one.operator == ">="], str(asked)
 
 
-def test_a_build_needs_the_same_with_and_without_the_lock() -> None:
-    """The backend's list is what pip takes where it isolates a build, dev what the lock has."""
-    dev = [Requirement(text) for text in project()["project"]["optional-dependencies"]["dev"]]
-    bounds: dict[str, SpecifierSet] = {one.name: one.specifier for one in dev}
+@pytest.mark.parametrize("extra", ["dev", "build"])
+def test_a_build_needs_the_same_with_and_without_the_lock(extra: str) -> None:
+    """The backend's list is what pip takes where it isolates a build, the extras what the locks
+    have."""
+    texts = project()["project"]["optional-dependencies"][extra]
+    bounds: dict[str, SpecifierSet] = {one.name: one.specifier for one in map(Requirement, texts)}
     for text in build_requires():
         asked = Requirement(text)
         assert bounds[asked.name] == asked.specifier
+
+
+def test_what_a_build_installs_is_a_part_of_the_lock() -> None:
+    """The same releases, so that `make test` after `make demo` only adds to what is there; and all
+    that tcpmux and its build ask for. If not: `make lock`."""
+
+    def releases(locked: list[Locked]) -> set[tuple[str, str, int]]:
+        return {
+            (one.requirement.name, str(one.requirement.specifier), one.hashes) for one in locked
+        }
+
+    part = entries((ROOT / "build.lock").read_text())
+    assert releases(part) <= releases(lock())
+    tables = project()["project"]
+    asked = [*tables["dependencies"], *tables["optional-dependencies"]["build"]]
+    names = {canonicalize_name(one.requirement.name) for one in part}
+    assert {canonicalize_name(Requirement(text).name) for text in asked} <= names
 
 
 @pytest.mark.parametrize(
@@ -189,15 +208,16 @@ def test_make_installs_by_hashes_alone() -> None:
     for a build of it."""
     outside = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     planned = subprocess.run(
-        ["make", "--dry-run", "--always-make", "build", "asan", "docs", ".venv-peers/.locked"],
+        ["make", "--dry-run", "--always-make", "build", ".venv/.locked", "asan", "docs",
+         ".venv-peers/.locked"],
         cwd=ROOT, env=outside, capture_output=True, text=True, timeout=patient(60), check=True,
     ).stdout.replace("\\\n", " ")  # fmt: skip
     installs = [line for line in planned.splitlines() if "pip install" in line]
-    assert len(installs) == 6
+    assert len(installs) == 7
+    locks = "requirements|build|docs|peers"
     for line in installs:
         hashed = re.search(
-            r"--require-hashes --only-binary :all: --requirement (requirements|docs|peers)\.lock ",
-            line,
+            rf"--require-hashes --only-binary :all: --requirement ({locks})\.lock ", line
         )
         own = re.search(r"--no-deps\s+--no-build-isolation --editable \.$", line)
         assert hashed or own, line
