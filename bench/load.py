@@ -30,7 +30,8 @@ class LoadError(Exception):
 class Outcome:
     """What a client saw. Units are what the mode counts; seconds are wall time.
 
-    curve_us: pairs of a quantile (0..1) and the latency in us that it has.
+    curve_us: pairs of a quantile (0..1) and the latency in us that it has. by: units by server, of
+    mode ask.
     """
 
     units: int
@@ -42,6 +43,12 @@ class Outcome:
     p99_us: float | None
     max_us: float | None
     curve_us: list[list[float]]
+    by: tuple[int, int] = (0, 0)
+
+    def quantile_us(self, share: float) -> float:
+        """One of the curve's. Raises ValueError."""
+        (found,) = (value for at, value in self.curve_us if at == share)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,44 @@ class LoadGenerator:
             yield IdleClient(process, held)
         finally:
             _finish(process)
+
+    @contextmanager
+    def asking(
+        self, protocol: str, connections: int, rate: int, port: int, seconds: float
+    ) -> Iterator[Asking]:
+        """Clients that are connected, and ask by the clock inside the block."""
+        process = self._start(
+            ["ask", "--role", protocol, "--connections", str(connections), "--rate", str(rate),
+             "--address", f"127.0.0.1:{port}", "--seconds", f"{seconds:g}"]
+        )  # fmt: skip
+        try:
+            assert process.stdout is not None
+            opened = Outcome(**_without_mode(_parse(process, process.stdout.readline())))
+            if opened.errors:
+                raise LoadError(f"{opened.errors} of {connections}: {opened.first_error}")
+            yield Asking(process)
+        finally:
+            _finish(process)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Clients that ask, period after period."""
+
+    process: subprocess.Popen[str]
+
+    def period(self) -> Outcome:
+        """Ends one; what it has seen."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return Outcome(**_without_mode(_parse(self.process, self.process.stdout.readline())))
+
+    def end(self) -> Outcome:
+        """Of the last one, with all that was under way."""
+        output, _ = self.process.communicate(timeout=GRACE_SECONDS)
+        return Outcome(**_without_mode(_parse(self.process, output)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,8 @@ void report(const char *mode, const struct tally *tally)
                tally->first_errno ? ": " : "",
                tally->first_errno ? strerror(tally->first_errno) : "");
     report_latency(&tally->latency);
+    if (tally->by[0] + tally->by[1] > 0)
+        printf(", \"by\": [%" PRIu64 ", %" PRIu64 "]", tally->by[0], tally->by[1]);
     printf("}\n");
     fflush(stdout);
 }

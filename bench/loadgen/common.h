@@ -61,6 +61,7 @@ struct tally {
     uint64_t units;
     uint64_t bytes;
     uint64_t errors;
+    uint64_t by[2]; /* mode ask: units by server */
     const char *first_error;
     int first_errno;
     int64_t began;
@@ -103,5 +104,6 @@ void run_stream(const struct options *options);
 void run_roundtrip(const struct options *options);
 void run_connect(const struct options *options);
 void run_idle(const struct options *options);
+void run_ask(const struct options *options);
 
 #endif

@@ -7,6 +7,7 @@
  *   loadgen connect   --address A --connections N --message BYTES --limit UNITS [--rate R]
  *                     [--close fin|rst]
  *   loadgen idle      --address A --connections N
+ *   loadgen ask       --address A --role memcached|http1 --connections N --rate R
  *
  * All take --seconds. Each prints its outcome as one JSON line and exits 0 if it
  * could measure at all; errors of the run are a number in that line.
@@ -32,11 +33,12 @@ static const struct mode MODES[] = {
     {"roundtrip", run_roundtrip, "", 64},
     {"connect", run_connect, "", 64},
     {"idle", run_idle, "", 1},
+    {"ask", run_ask, "memcached", 1},
 };
 
 _Noreturn static void usage(const char *what)
 {
-    fprintf(stderr, "loadgen: %s\nusage: loadgen backend|stream|roundtrip|connect|idle"
+    fprintf(stderr, "loadgen: %s\nusage: loadgen backend|stream|roundtrip|connect|idle|ask"
                     " --address 127.x.y.z:PORT [--role R] [--direction D] [--connections N]"
                     " [--message BYTES] [--piece BYTES] [--limit N] [--seconds S] [--rate R]"
                     " [--close fin|rst]\n", what);

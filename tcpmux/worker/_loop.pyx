@@ -102,7 +102,7 @@ cdef void signal_event(Loop *loop) noexcept nogil:
         if info.ssi_signo == SIGQUIT:
             loop.quit = True
             continue
-        channel_event(loop)  # its end may be waiting behind this signal
+        channel_event(loop, True)  # its end may be waiting behind this signal
         if loop.worker.live.channel < 0:
             tm_live_order(loop.worker.live, loop.worker.live.orders | TM_ORDER_DRAIN)
             remove_listener(loop, 0, True)
@@ -118,7 +118,7 @@ cdef void dispatch(Loop *loop, const epoll_event *event) noexcept nogil:
     # A fault from here on is not that of the connection before.
     loop.worker.pump.journal.current = TM_NONE
     if low == TAG_CHANNEL:
-        channel_event(loop)
+        channel_event(loop, False)
     elif low == TAG_SIGNALS:
         signal_event(loop)
     elif low == TAG_TAKEOVER:

@@ -5,7 +5,7 @@ from tcpmux.worker._plane cimport tm_descriptors
 
 # Takes a new generation into use, if there is one, and tells so.
 cdef void look_at_table(Loop *loop) noexcept nogil
-cdef void channel_event(Loop *loop) noexcept nogil
+cdef void channel_event(Loop *loop, bint all) noexcept nogil
 # A new master: its connection is the line to it from here on.
 cdef void takeover_event(Loop *loop) noexcept nogil
 # What the master is to know, each kind at most so often.

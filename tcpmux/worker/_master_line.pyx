@@ -41,6 +41,7 @@ cdef enum:
     UNREAD_MS = 1000
     GROWTH_MS = 100
     GROWTH = 8              # connections, and one in so many, that are worth a message
+    ORDERS_AT_ONCE = 4      # to connections, each with a few system calls: others wait meanwhile
 
 cdef uint64_t NO_BOUND = <uint64_t>-1
 
@@ -335,12 +336,19 @@ cdef void obey(Loop *loop, const tm_message *message) noexcept nogil:
         loop.quit = True
 
 
-cdef void channel_event(Loop *loop) noexcept nogil:
+cdef inline bint is_to_a_connection(const tm_message *message) noexcept nogil:
+    return (message.type == TM_MESSAGE_CONVERGE or message.type == TM_MESSAGE_REHOME
+            or message.type == TM_MESSAGE_KILL)
+
+
+cdef void channel_event(Loop *loop, bint all) noexcept nogil:
+    """all: to the last message there is. Else control's orders, of which hundreds may come at once,
+    are obeyed a few in each turn of the loop, so that no connection waits for all of them."""
     cdef tm_message message
     cdef int fds[TM_MESSAGE_FDS]
-    cdef uint32_t count
+    cdef uint32_t count, orders = 0
     cdef int got
-    while loop.worker.live.channel >= 0:
+    while loop.worker.live.channel >= 0 and (all or orders < ORDERS_AT_ONCE):
         got = tm_channel_receive(loop.worker.live.channel, &message, fds, &count)
         if got == -EAGAIN:
             break
@@ -352,6 +360,7 @@ cdef void channel_event(Loop *loop) noexcept nogil:
             break
         take_descriptors(loop, &message, fds, count)
         obey(loop, &message)
+        orders += is_to_a_connection(&message)
     look_at_table(loop)
     sync_listeners(loop)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.build import build, build_loadgen
-from bench.load import LoadError, LoadGenerator
+from bench.load import LoadError, LoadGenerator, Outcome
 from tests.support import DEADLINE, patient
 
 SECONDS = 20.0  # a limit of units ends every run long before
@@ -149,3 +150,77 @@ def test_only_loopback(load: LoadGenerator, tmp_path: Path) -> None:
     _, complaint = process.communicate(timeout=DEADLINE)
     assert process.returncode == 2
     assert "only 127.0.0.0/8 is allowed" in complaint
+
+
+def memcached_answer(request: bytes) -> bytes:
+    key = request.split()[1].decode()
+    value = f"2 {key[1:]}"
+    return f"VALUE {key} 0 {len(value)}\r\n{value}\r\nEND\r\n".encode()
+
+
+def http1_answer(request: bytes) -> bytes:
+    body = b"1 " + request.split()[1] + b"\n"
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def answering(answer: Callable[[bytes], bytes], most: int) -> Callable[[socket.socket], None]:
+    """Serves so many requests, which come one at a time."""
+
+    def serve(sock: socket.socket) -> None:
+        for _ in range(most):
+            request = sock.recv(1000)
+            if not request:
+                return
+            data = answer(request)
+            sock.sendall(data[:20])  # in two parts
+            sock.sendall(data[20:])
+        sock.recv(1)
+
+    return serve
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answer", "by"),
+    [("memcached", memcached_answer, 1), ("http1", http1_answer, 0)],
+)
+def test_asks(
+    load: LoadGenerator, protocol: str, answer: Callable[[bytes], bytes], by: int
+) -> None:
+    with (
+        server(answering(answer, 1000)) as port,
+        load.asking(protocol, 1, 500, port, SECONDS) as asking,
+    ):
+        periods: list[Outcome] = []
+        while sum(one.units for one in periods) < 20:
+            periods.append(asking.period())
+        last = asking.end()
+    assert sum(one.errors for one in (*periods, last)) == 0
+    asked = sum(one.units for one in (*periods, last))
+    assert sum(one.by[by] for one in (*periods, last)) == asked
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda data: data.replace(b"2 ", b"3 "), "wrong bytes received"),
+        (lambda data: data + b"x", "wrong bytes received|did not stay silent"),
+        (lambda data: data[:-1], "no answer in time|closed before the answer"),
+    ],
+)
+def test_a_wrong_answer_is_seen(
+    load: LoadGenerator, change: Callable[[bytes], bytes], error: str
+) -> None:
+    serve = answering(lambda request: change(memcached_answer(request)), 1)
+    with server(serve) as port, load.asking("memcached", 1, 500, port, 1.0) as asking:
+        output, _ = asking.process.communicate(timeout=DEADLINE)
+    assert '"errors": 1' in output
+    assert re.search(error, output)
+
+
+def test_the_end_of_a_connection_that_asks_is_seen(load: LoadGenerator) -> None:
+    with (
+        server(lambda sock: sock.close()) as port,
+        load.asking("memcached", 1, 100, port, SECONDS) as asking,
+    ):
+        output, _ = asking.process.communicate(timeout=DEADLINE)
+    assert re.search("closed (at rest|before the answer)|send", output)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ def as_nobody(place: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def postgres() -> Iterator[int]:
+def postgres(more: Sequence[str] = ()) -> Iterator[int]:
     with short_directory() as place:
         user, port = as_nobody(place), free_port()
         subprocess.run(
@@ -54,7 +54,7 @@ def postgres() -> Iterator[int]:
         )  # fmt: skip
         server = subprocess.Popen(
             [f"{PROGRAMS}postgres", "-D", place / "data", "-p", str(port), "-h", "*", "-k", place,
-             "-c", "fsync=off"],
+             "-c", "fsync=off", *more],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **user,
         )  # fmt: skip
         with ended_with(server):
@@ -64,7 +64,7 @@ def postgres() -> Iterator[int]:
 
 
 @contextmanager
-def mariadb() -> Iterator[int]:
+def mariadb(more: Sequence[str] = ()) -> Iterator[int]:
     with short_directory() as place:
         user, port = as_nobody(place), free_port()
         subprocess.run(
@@ -75,7 +75,7 @@ def mariadb() -> Iterator[int]:
         server = [
             system_program("mariadbd"), "--no-defaults", f"--datadir={place}/data",
             f"--port={port}", f"--socket={place}/s", "--skip-grant-tables", "--skip-networking=0",
-            "--bind-address=*",
+            "--bind-address=*", *more,
         ]  # fmt: skip
         process = subprocess.Popen(server, stderr=subprocess.DEVNULL, **user)
         with ended_with(process):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import StartProxy
+from tests.integration.disturbances import upgrade
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_converge import (
@@ -21,6 +22,7 @@ from tests.integration.test_converge import (
     with_converge,
 )
 from tests.integration.test_shifting import talk
+from tests.others import needs_reachable
 from tests.pool import Ledger, Pool, assert_unnoticed
 from tests.support import DEADLINE, free_port, patient, refusing_port, wait_for
 
@@ -56,6 +58,13 @@ def await_share(proxy: Proxy, v1: int, v2: int) -> None:
     )
 
 
+def replace_master(proxy: Proxy) -> None:
+    proxy.children |= proxy.tree()
+    proxy.process.kill()
+    proxy.process.wait()
+    proxy.start()
+
+
 def rehomed(proxy: Proxy) -> int:
     return sum(closed(proxy, name).get("rehomed", 0) for name in ("v1", "v2"))
 
@@ -78,7 +87,7 @@ def test_a_pool_changes_sides_and_notices_nothing(
     assert ledgers[1].heard
 
 
-@pytest.mark.parametrize("who", ["workers", "control"])
+@pytest.mark.parametrize("who", ["workers", "control", "master"])
 def test_while_processes_die_nothing_is_lost(
     start_proxy: StartProxy, pools: Any, ledgers: tuple[Ledger, Ledger], who: str
 ) -> None:
@@ -92,10 +101,33 @@ def test_while_processes_die_nothing_is_lost(
         for _ in range(4 if who == "workers" else 1):  # control is started anew later each time
             before = rehomed(proxy)
             wait_for(lambda: state(proxy) is None or rehomed(proxy) > before, "a move")  # noqa: B023
+            if who == "master":
+                replace_master(proxy)
+                continue
             for pid in proxy.worker_pids() if who == "workers" else [proxy.control_pid()]:
                 os.kill(pid, signal.SIGKILL)
         await_share(proxy, *goal)
     assert_unnoticed(pool, ledgers)
+
+
+@needs_reachable
+def test_upgrades_meanwhile_lose_nothing(
+    start_proxy: StartProxy, pools: Any, ledgers: tuple[Ledger, Ledger]
+) -> None:
+    """What is ordered or under way when the old processes go is done by the new ones."""
+    port = free_port()
+    made = with_converge(port, (1, ledgers[0]), (0, ledgers[1]), **{**FAST, "rate": "50/s"})
+    proxy = start_proxy({**made, "workers": 2})
+    pool = pools(port, 40, 0.1)
+    wait_for(lambda: live(proxy) == {"v1": 40, "v2": 0}, "all to be connected")
+    for number, goal in enumerate(((0, 40), (40, 0)), 1):
+        before = rehomed(proxy)
+        proxy.client.set_weights("r", {"v1": goal[0], "v2": goal[1]})
+        wait_for(lambda: rehomed(proxy) > before, "a move")  # noqa: B023
+        upgrade(proxy, number)
+        await_share(proxy, *goal)
+    assert_unnoticed(pool, ledgers)
+    assert rehomed(proxy) == 80
 
 
 def test_a_command_says_what_it_does(

@@ -1,5 +1,5 @@
-"""Workers and control die while live connections follow the weights, to and fro: closed in quiet
-moments, or with another endpoint under them. The endpoints note what they hear."""
+"""Workers, control and the master die while live connections follow the weights, to and fro: closed
+in quiet moments, or with another endpoint under them. The endpoints note what they hear."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from tests.support import free_port, listening, patient, wait_for
 CLIENTS = 40
 PAUSE = 0.1  # s between an answer and the next question, on average
 TURN = patient(5)  # s after which the weights change, wherever it has got to
-CONTROL_KILL = 30  # one of so many times control is killed as well; it comes back later each time
+# Once in so many kills of workers control dies as well, and half way between two such deaths the
+# master: control comes back later each time, until there is another master.
+OTHERS_KILL = 10
+SOME = 3  # connections that have gone elsewhere before that
 
 
 @contextmanager
@@ -86,27 +89,51 @@ def _kill_control(target: Tcpmux) -> None:
                 child.send_signal(signal.SIGKILL)
 
 
+def _replace_master(target: Tcpmux) -> None:
+    target.kill_master()
+    target.start()
+
+
 def _converge(method: str, target: Target, times: int, chance: Random) -> Acted:
-    """SIGKILL to workers and to control while connections go to and fro."""
+    """SIGKILL to workers, to control and to the master while connections go to and fro."""
     if not isinstance(target, Tcpmux):
         raise Unsupported
     acted = Acted()
+    reason = "rehomed" if method == "rehome" else "converged"
+    masters = 0
     with _running(target, method) as (pool, ledgers):
         turns = _Turns(Client(target.directory / "admin.sock"))
         wait_for(lambda: pool.counts["answered"] > 2 * CLIENTS, "clients to be answered")
         while acted.times < times:
             before = pool.counts["answered"]
             acted.times += worker_kill(target, 1, chance).times
-            if acted.times % CONTROL_KILL == 0:
-                _kill_control(target)
             turns.take()
+            if acted.times % (OTHERS_KILL // 2) == 0:
+                _await_moves(turns, reason)
+                if acted.times % OTHERS_KILL:
+                    _replace_master(target)
+                    masters += 1
+                else:
+                    _kill_control(target)
             wait_for(lambda: pool.counts["answered"] > before, "clients to go on")  # noqa: B023
-        reason = "rehomed" if method == "rehome" else "converged"
         moved = wait_for(partial(_moved, turns, reason), "connections to have gone elsewhere")
         (assert_unnoticed if method == "rehome" else assert_nothing_lost)(pool, ledgers)
     answers = pool.counts["answered"]
-    acted.notes.append(f"{moved} {reason} in {turns.count} turns, {answers} answers")
+    acted.notes.append(
+        f"{moved} {reason} in {turns.count} turns, {answers} answers; {masters} masters died"
+    )
     return acted
+
+
+def _await_moves(turns: _Turns, reason: str) -> None:
+    """That some go elsewhere just now."""
+    before = _moved(turns, reason)
+
+    def more() -> bool:
+        turns.take()
+        return _moved(turns, reason) >= before + SOME
+
+    wait_for(more, "connections to go elsewhere")
 
 
 def _moved(turns: _Turns, reason: str) -> int:

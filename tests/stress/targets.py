@@ -333,8 +333,20 @@ class Tcpmux(Target):
         abandoned = sum(each["abandoned"] for each in counters)
         if abandoned:
             found.append(f"abandoned {abandoned} connections")
+        with suppress(AssertionError):
+            wait_for(lambda: not self._sockets(), "the sockets of connections to be closed")
+        if left := self._sockets():
+            found.append(f"holds {left} sockets, and no connection is open")
         recovered = sum(each["recovered"] for each in counters)
         return [*found, *([f"{recovered} taken up by a next incarnation"] if recovered else [])]
+
+    def _sockets(self) -> int:
+        """Of connections, in workers: all but those that listen."""
+        return sum(
+            each.status != psutil.CONN_LISTEN
+            for pid in self.workers()
+            for each in psutil.Process(pid).net_connections("tcp")
+        )
 
     def _active(self) -> int | None:
         status = self.status()
