@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #include "access_log.h"
-#include "client_hello.h"
+#include "annex_record.h"
 #include "pump.h"
 #include "route_table.h"
 
@@ -136,6 +136,12 @@ _Static_assert(sizeof(struct tm_conn) == (size_t)2 * TM_CACHE_LINE, "two cache l
 
 #define TM_TRIED_BITS 32 /* of tm_cold.tried */
 
+/* Why a connection is not rehomed for a while. */
+enum tm_stays {
+    TM_STAYS_FAILED = 0, /* no connect, no place, no quiet moment */
+    TM_STAYS_UNWANTED,   /* the other one has spoken unasked, or not taken what it was told */
+};
+
 struct tm_cold {
     uint8_t stage;                /* enum tm_stage: the next one to run, or to run again */
     uint8_t preface;              /* of the stage PREFACE: which of its parts */
@@ -178,66 +184,12 @@ struct tm_cold {
     uint32_t quiet_ms;            /* SCOUTING: how long nobody may have said anything */
     uint32_t stays_until_s;       /* monotonic: until then it is not rehomed; 0 = it may be */
     uint32_t rehomed;             /* how often its endpoint has changed under it */
+    uint32_t told;                /* SCOUTING: version of what its endpoint was told of the client;
+                                   * 0 = nothing. conn/replay.h */
+    uint32_t stays_for;           /* enum tm_stays: why it stays until then */
     uint32_t unused;
     uint64_t elsewhere[2];        /* of half[].bytes, at other endpoints; sealed: pump.h */
 };
-
-/* What few connections need, taken when they need it: conn/annex.h. */
-#define TM_ANNEX_SIZE 576
-#define TM_ANNEX_FDS 4
-#define TM_ANNEX_BYTES (TM_ANNEX_SIZE - 12 - 4 * TM_ANNEX_FDS - (int)sizeof(struct tm_talk))
-
-struct tm_annex {
-    uint32_t owner;           /* index of the record that has it */
-    uint32_t generation;      /* and that record's: an annex without its owner is free */
-    uint32_t length;          /* bytes of it in use */
-    int32_t fd[TM_ANNEX_FDS]; /* -1 = none; closed with it, and go where it goes */
-    unsigned char bytes[TM_ANNEX_BYTES];
-    struct tm_talk talk;      /* of a half that is TM_HEARD */
-};
-
-_Static_assert(sizeof(struct tm_annex) == TM_ANNEX_SIZE, "whole");
-
-/* What a client's first bytes are. */
-enum tm_first_bytes {
-    TM_UNREAD = 0,
-    TM_FIRST_OTHER,  /* not TLS */
-    TM_FIRST_TLS,    /* a whole ClientHello */
-    TM_FIRST_SILENT, /* none came in time */
-    TM_FIRST_KINDS
-};
-
-/* Requests of PostgreSQL's clients: conn/starttls.h. */
-enum tm_starttls { TM_STARTTLS_GSS = 1, TM_STARTTLS_TLS = 2 };
-
-/* What was read of a connection before its destination was picked, at the start of its annex:
- * conn/known.h. */
-struct tm_known {
-    struct tm_peer peer; /* of the socket, when a header has named a client; family 0 = it is not
-                          * kept (yet): conn/proxy.h */
-    struct tm_peer to;   /* and where that client had connected to */
-    uint8_t first_bytes; /* enum tm_first_bytes */
-    uint8_t sni_size;    /* 0 = none */
-    uint8_t alpn_size;
-    uint8_t tlvs_size;
-    uint8_t starttls;    /* what it has asked for before TLS, a bit each: enum tm_starttls */
-    uint8_t waits_for_more; /* SO_RCVLOWAT is raised: its socket is reported readable only once
-                             * enough bytes are there. preread.c */
-    uint8_t alpn_cut;    /* as tm_hello has it */
-    uint8_t starttls_end; /* bytes consumed of it with the last of these, the low bits */
-    uint32_t header_ms;  /* from the accept until its header was read; 0 = it had none */
-    char sni[TM_SNI_MAX + 1];         /* client_hello.h: struct tm_hello */
-    unsigned char alpn[TM_ALPN_MAX];
-    unsigned char tlvs[TM_TLVS_MAX];  /* those to be kept, as they came: type, size, value */
-};
-
-_Static_assert(sizeof(struct tm_known) <= TM_ANNEX_BYTES, "room for it");
-_Static_assert(offsetof(struct tm_annex, bytes) % _Alignof(struct tm_known) == 0, "aligned");
-
-static inline struct tm_known *tm_known_in(struct tm_annex *annex)
-{
-    return (struct tm_known *)(void *)annex->bytes;
-}
 
 /* --- descriptors of a record ---
  *

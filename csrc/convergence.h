@@ -4,6 +4,9 @@
 
 #include <stdint.h>
 
+/* In the order of CONVERGE_METHOD. */
+enum tm_converge_method { TM_METHOD_CLOSE = 0, TM_METHOD_REHOME };
+
 /* How live connections of a route are brought to the weights, while that lasts; control does it.
  * Read and written as one array: tcpmux/shm/image.py has the same fields in the same order. */
 struct tm_convergence {

@@ -57,7 +57,7 @@ static void note_read(struct tm_pump *pump, struct tm_half *half, const unsigned
                       size_t got, size_t size)
 {
     if (half->splicing == TM_HEARD)
-        tm_talk_feed(pump->talk, pump->journal->side, bytes, got);
+        tm_talk_feed(pump->talk, pump->kept, pump->journal->side, bytes, got);
     else
         note_read_size(half, got, size);
 }
@@ -225,7 +225,7 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
         half->bytes += (uint64_t)sent;
         *got = (size_t)sent;
         if (half->splicing == TM_HEARD)
-            tm_talk_feed(pump->talk, journal->side, pump->buffer, (size_t)sent);
+            tm_talk_feed(pump->talk, pump->kept, journal->side, pump->buffer, (size_t)sent);
         bool taken = tm_pump_take(pump, half, source, (size_t)sent);
         assert(taken);
     }

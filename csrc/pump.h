@@ -144,6 +144,7 @@ struct tm_pump {
     uint32_t ahead;       /* bytes of the buffer to be sent first: tm_pump_precede() */
     uint64_t fallbacks;   /* times no pipe was available */
     struct tm_talk *talk; /* of a half that is heard; NULL = it has none */
+    struct tm_kept *kept; /* and what its endpoint knows of the client; NULL = nobody asks */
 };
 
 /* Reads of at least TM_BIG_READ bytes speak for splice, smaller ones for copy. */

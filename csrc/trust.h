@@ -80,7 +80,10 @@ static inline void tm_known_mend(struct tm_known *known)
         known->tlvs_size = 0;
     if (known->header_ms > TM_HEADER_MS_MAX)
         known->header_ms = 0;
-    known->sni[known->sni_size] = '\0';
+    if (known->first_bytes != TM_FIRST_TLS)
+        known->sni_size = known->alpn_size = 0; /* something else may stand there */
+    else
+        known->sni[known->sni_size] = '\0';
 }
 
 /* What was read of a copied connection before its pick. False: nothing. */
@@ -91,7 +94,10 @@ static inline bool tm_known_copy(const struct tm_live *live, uint32_t capacity, 
     if (!tm_annex_copy(live, capacity, index, of, &annex) || annex.length < sizeof(*known))
         return false;
     memcpy(known, annex.bytes, sizeof(*known));
+    explicit_bzero(annex.bytes, sizeof(annex.bytes));
     tm_known_mend(known);
+    if (known->first_bytes != TM_FIRST_TLS)
+        explicit_bzero(&known->kept, sizeof(known->kept)); /* nobody's to read */
     return true;
 }
 
@@ -105,15 +111,33 @@ static inline enum tm_moment tm_conn_moment(const struct tm_conn *conn, const st
     return tm_talk_moment(talk, protocol, passed);
 }
 
-/* The same of a copied one. */
+/* Whether an endpoint knows something of its client that the next one can't be told: TLS, of which
+ * the beginning was seen, or what its protocol says. */
+static inline bool tm_is_bound(struct tm_annex *annex, uint64_t protocol)
+{
+    const struct tm_known *known = tm_known_in(annex);
+    const struct tm_kept *kept = tm_kept_in(annex);
+    return known->starttls || known->first_bytes == TM_FIRST_TLS ||
+           (protocol == TM_PROTOCOL_REDIS && !(kept && kept->state == TM_KEPT_WHOLE));
+}
+
+/* What a copied one is in the middle of; without a protocol nothing is known to be. moves: it is to
+ * go on with another endpoint. */
 static inline enum tm_moment tm_moment_copy(const struct tm_live *live, uint32_t capacity,
                                             uint32_t index, const struct tm_copy *of,
-                                            uint64_t protocol)
+                                            uint64_t protocol, bool moves)
 {
     struct tm_annex annex;
-    return tm_annex_copy(live, capacity, index, of, &annex)
-               ? tm_conn_moment(&of->conn, &annex.talk, protocol)
-               : TM_MOMENT_UNKNOWN;
+    enum tm_moment moment = protocol == TM_PROTOCOL_NONE ? TM_MOMENT_SAFE : TM_MOMENT_UNKNOWN;
+    if (!(protocol || moves) || !tm_annex_copy(live, capacity, index, of, &annex))
+        return moment;
+    if (protocol != TM_PROTOCOL_NONE)
+        moment = tm_conn_moment(&of->conn, &annex.talk, protocol);
+    if (moves && moment != TM_MOMENT_UNKNOWN && moment != TM_MOMENT_SUBSCRIBED &&
+        tm_is_bound(&annex, protocol))
+        moment = TM_MOMENT_STATEFUL;
+    explicit_bzero(annex.bytes, sizeof(annex.bytes));
+    return moment;
 }
 
 /* Whether the entry is in use and its numbers are plausible. Its socket is checked elsewhere. */

@@ -4,6 +4,7 @@
 #include "conn/annex.h"
 
 #include <assert.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "trust.h"
@@ -16,11 +17,27 @@ static bool is_owned(const struct tm_worker *w, uint32_t at)
            w->records[annex->owner].generation == annex->generation;
 }
 
+/* What it has of its client is wiped while it is still said to be somebody's: a death in between
+ * leaves that to tm_annex_recover(). */
 static void make_free(struct tm_worker *w, uint32_t at)
 {
+    if (w->annexes[at].generation)
+        explicit_bzero(w->annexes[at].bytes, sizeof(w->annexes[at].bytes));
+    atomic_signal_fence(memory_order_seq_cst);
     w->annexes[at].generation = 0;
     w->annexes[at].owner = w->free_annex;
     w->free_annex = at;
+}
+
+void tm_annex_mend(struct tm_annex *annex)
+{
+    struct tm_known *known = tm_known_in(annex);
+    const struct tm_kept *kept;
+    tm_known_mend(known);
+    tm_talk_mend(&annex->talk);
+    kept = tm_kept_in(annex);
+    if (known->first_bytes != TM_FIRST_TLS && !(kept && tm_kept_is_sealed(kept)))
+        tm_kept_wipe(&known->kept);
 }
 
 struct tm_annex *tm_annex_take(struct tm_worker *w, uint32_t index)
@@ -73,8 +90,7 @@ bool tm_annex_claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *
     }
     annex = &w->annexes[cold->annex - 1];
     whole = annex->length <= TM_ANNEX_BYTES;
-    tm_known_mend(tm_known_in(annex));
-    tm_talk_mend(&annex->talk);
+    tm_annex_mend(annex);
     for (int i = 0; i < TM_ANNEX_FDS; i++) {
         /* Those that are its own stay with it, to be closed. */
         if (annex->fd[i] >= 0 && !tm_descriptors_claim(all, annex->fd[i])) {

@@ -24,6 +24,9 @@ static inline struct tm_annex *tm_annex_of(struct tm_worker *w, uint32_t index)
     return annex ? &w->annexes[annex - 1] : NULL;
 }
 
+/* One that another process has left: puts all that is in it in bounds. */
+void tm_annex_mend(struct tm_annex *annex);
+
 /* After a death, for each record in use: whether the annex that it names is its own. Claims the
  * descriptors of that, and forgets any other. False: the record can't be true. */
 bool tm_annex_claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *all);

@@ -1,6 +1,8 @@
 /* Giving connections to other workers. Runs in the giver. */
 #include "conn/give.h"
 
+#include <string.h>
+
 #include "conn/annex.h"
 #include "conn/handoff.h"
 #include "conn/interest.h"
@@ -24,7 +26,10 @@ int tm_give(struct tm_worker *w, uint32_t index, uint32_t line, bool again)
     if (annex)
         handoff.annex = *annex;
     conn->moving = (uint8_t)(line + 1);
-    return tm_handoff_send(w->live->lines[line], &handoff);
+    int error = tm_handoff_send(w->live->lines[line], &handoff);
+    if (annex)
+        explicit_bzero(handoff.annex.bytes, sizeof(handoff.annex.bytes));
+    return error;
 }
 
 static void stop_serving(struct tm_worker *w, uint32_t index)

@@ -144,6 +144,8 @@ void tm_handoff_event(struct tm_worker *w, struct tm_handoffs *handoffs, uint32_
             return;
         }
         handle(w, handoffs, other, &handoff);
+        if (handoff.type == TM_GIVE)
+            explicit_bzero(&handoff.annex, sizeof(handoff.annex));
     }
 }
 

@@ -88,11 +88,13 @@ static void write_known(struct tm_worker *w, uint32_t index, struct tm_log_entry
     if (!known || known->sni_size + known->alpn_size + known->tlvs_size == 0)
         return;
     struct tm_log_known *its = &w->live->log.known[entry - w->live->log.entries];
-    memcpy(its->sni, known->sni, sizeof(its->sni));
-    memcpy(its->alpn, known->alpn, sizeof(its->alpn));
+    if (known->first_bytes == TM_FIRST_TLS) { /* else something else may stand there */
+        memcpy(its->sni, known->sni, sizeof(its->sni));
+        memcpy(its->alpn, known->alpn, sizeof(its->alpn));
+    }
     memcpy(its->tlvs, known->tlvs, sizeof(its->tlvs));
-    entry->sni_size = known->sni_size;
-    entry->alpn_size = known->alpn_size;
+    entry->sni_size = known->first_bytes == TM_FIRST_TLS ? known->sni_size : 0;
+    entry->alpn_size = known->first_bytes == TM_FIRST_TLS ? known->alpn_size : 0;
     entry->tlvs_size = known->tlvs_size;
 }
 

@@ -7,10 +7,10 @@
 #include "conn/endpoint.h"
 #include "conn/header.h"
 #include "conn/interest.h"
-#include "conn/known.h"
 #include "conn/occupy.h"
 #include "conn/proxy.h"
 #include "conn/record.h"
+#include "conn/replay.h"
 #include "conn/swap.h"
 #include "conn/timeout.h"
 #include "sock.h"
@@ -20,11 +20,11 @@ enum {
     /* An endpoint that greets does so by then; longer if `quiet` is, up to the second. */
     LISTEN_MS = 100,
     LISTEN_MOST_MS = 2000,
-    PATIENCE_MS = 1000,     /* after that: for a quiet moment */
+    PATIENCE_MS = 1000,     /* after that: for answers, and a quiet moment */
     LOOK_MS = 5,            /* between two looks for one, at the least */
     PARTNER_LOOK_MS = 100,  /* between two whether the connection is still there */
     FAILED_STAYS_S = 1,     /* a connection of whose scout nothing has come */
-    GREETED_STAYS_S = 60,
+    UNWANTED_STAYS_S = 60,
 };
 
 /* --- who belongs to whom -------------------------------------------------------------------- */
@@ -49,14 +49,6 @@ static bool has_scout(const struct tm_worker *w, uint32_t index)
     uint32_t scout = w->colds[index].partner;
     return w->colds[index].partner_generation && scout < w->live->records_used &&
            w->records[scout].state == TM_SCOUTING && connection_of(w, scout) == index;
-}
-
-/* What an endpoint knows of its client and the next one does not: TLS, of which we have seen the
- * beginning. */
-static bool is_bound_to_endpoint(struct tm_worker *w, uint32_t index)
-{
-    const struct tm_known *known = tm_known_of(w, index);
-    return known && (known->starttls || known->first_bytes == TM_FIRST_TLS);
 }
 
 /* Index of the destination with that slot, of the connection's route. */
@@ -105,20 +97,26 @@ void tm_rehome_end(struct tm_worker *w, uint32_t scout)
 }
 
 /* The connection stays where it is, for so long at least. */
-static void give_up(struct tm_worker *w, uint32_t scout, uint32_t stays_s)
+static void stay(struct tm_worker *w, uint32_t scout, uint32_t stays_s, enum tm_stays why)
 {
     uint32_t index = connection_of(w, scout);
     if (index != TM_NONE) {
+        w->colds[index].stays_for = why;
         w->colds[index].stays_until_s = (uint32_t)(w->now_ms / 1000) + stays_s;
         w->colds[index].partner_generation = 0;
     }
     tm_rehome_end(w, scout);
 }
 
+static void give_up(struct tm_worker *w, uint32_t scout)
+{
+    stay(w, scout, FAILED_STAYS_S, TM_STAYS_FAILED);
+}
+
 static void connect_failed(struct tm_worker *w, uint32_t scout, int error)
 {
     tm_attempt_failed(w, scout, error);
-    give_up(w, scout, FAILED_STAYS_S);
+    give_up(w, scout);
 }
 
 /* --- established ---------------------------------------------------------------------------- */
@@ -136,8 +134,11 @@ static void exchange(struct tm_worker *w, uint32_t index, uint32_t scout)
     tm_arm(w, index, tm_timeout_next(w, index));
 }
 
+/* One that was told something has proved by its answers that it does not speak first. */
 static uint64_t listens_until_ms(const struct tm_worker *w, uint32_t scout)
 {
+    if (w->colds[scout].told)
+        return w->records[scout].last_activity_ms;
     uint64_t listen = w->colds[scout].quiet_ms;
     if (listen < LISTEN_MS)
         listen = LISTEN_MS;
@@ -154,22 +155,28 @@ static void look(struct tm_worker *w, uint32_t scout)
     uint32_t index = connection_of(w, scout);
     uint64_t next_ms = listens_until_ms(w, scout), quiet_ms;
     if (index == TM_NONE || !is_still_wanted(w, scout, index)) {
-        give_up(w, scout, FAILED_STAYS_S);
+        give_up(w, scout);
         return;
     }
-    if (tm_sock_unread(fd) || tm_sock_input_ends(fd) || tm_sock_error(fd) < 0) {
-        give_up(w, scout, GREETED_STAYS_S);
+    enum tm_replay told = tm_replay_hear(w, scout);
+    if (told == TM_REPLAY_REFUSED || tm_sock_unread(fd) || tm_sock_input_ends(fd) ||
+        tm_sock_error(fd) < 0) {
+        stay(w, scout, UNWANTED_STAYS_S, TM_STAYS_UNWANTED);
         return;
     }
-    if (w->now_ms >= next_ms) {
-        if (tm_converge_is_moment(w, index, cold->quiet_ms)) {
-            exchange(w, index, scout);
-            return;
-        }
-        if (w->now_ms >= cold->until_ms) {
-            give_up(w, scout, FAILED_STAYS_S);
-            return;
-        }
+    bool holds = tm_replay_holds(w, scout, index), ready = w->now_ms >= next_ms;
+    if (told == TM_REPLAY_DONE && holds && ready &&
+        tm_converge_is_moment(w, index, cold->quiet_ms)) {
+        exchange(w, index, scout);
+        return;
+    }
+    if (!holds || w->now_ms >= cold->until_ms) {
+        give_up(w, scout);
+        return;
+    }
+    if (told == TM_REPLAY_WAITS) {
+        next_ms = cold->until_ms;
+    } else if (ready) {
         quiet_ms = w->records[index].last_activity_ms + cold->quiet_ms;
         next_ms = w->now_ms + LOOK_MS > quiet_ms ? w->now_ms + LOOK_MS : quiet_ms;
     }
@@ -187,8 +194,9 @@ static void established(struct tm_worker *w, uint32_t scout)
     cold->connect_us = connect_us ? connect_us : 1;
     tm_histogram_add(&w->live->times[conn->destination_slot].connect, tm_latency_bounds_us,
                      cold->connect_us);
-    if (index == TM_NONE || tm_header_send(w, scout, index) < 0) {
-        give_up(w, scout, FAILED_STAYS_S);
+    if (index == TM_NONE || tm_header_send(w, scout, index) < 0 ||
+        tm_replay_send(w, scout, index) < 0) {
+        give_up(w, scout);
         return;
     }
     if (cold->endpoint.family != AF_UNIX)
@@ -222,7 +230,7 @@ void tm_rehome_due(struct tm_worker *w, uint32_t scout)
     if (cold->connect_us)
         look(w, scout);
     else if (connection_of(w, scout) == TM_NONE)
-        give_up(w, scout, 0);
+        stay(w, scout, 0, TM_STAYS_FAILED);
     else if (w->now_ms >= cold->until_ms)
         connect_failed(w, scout, 0);
     else
@@ -312,7 +320,7 @@ static void start_connect(struct tm_worker *w, uint32_t scout, const struct tm_e
     if (state == 0)
         conn->side_flags[TM_ENDPOINT] |= TM_WRITE_WATCHED;
     if (tm_interest_add(w, scout, TM_ENDPOINT) < 0) {
-        give_up(w, scout, FAILED_STAYS_S);
+        give_up(w, scout);
         return;
     }
     cold->until_ms = w->now_ms + cold->connect_timeout_ms;
@@ -329,7 +337,7 @@ void tm_rehome(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t qui
         return;
     w->pump.journal->current = index;
     if (w->now_ms / 1000 < w->colds[index].stays_until_s || has_scout(w, index) ||
-        is_bound_to_endpoint(w, index) || !tm_converge_is_moment(w, index, quiet_ms))
+        !tm_replay_is_possible(w, index) || !tm_converge_is_moment(w, index, quiet_ms))
         return;
     uint32_t at = find_destination(w, index, slot);
     uint32_t scout = at == TM_NONE ? TM_NONE : make_scout(w, index, at, quiet_ms);
@@ -340,5 +348,5 @@ void tm_rehome(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t qui
     if (endpoint)
         start_connect(w, scout, endpoint);
     else
-        give_up(w, scout, FAILED_STAYS_S);
+        give_up(w, scout);
 }

@@ -3,8 +3,9 @@
  *     control's order         a scout: a record of its own, in the state SCOUTING, with a place in
  *                             the destination and in one of its endpoints, and a connect to that
  *     established             the endpoint gets its PROXY header, and is listened to: where it
- *                             speaks first, the client would be greeted twice
- *     it has kept silent, and the connection is quiet, as converge.h has it
+ *                             speaks first, the client would be greeted twice. Or
+ *                             it is told who the client is, and answers: replay.h
+ *     it has kept silent or taken that, and the connection is quiet, as converge.h has it
  *                             the two records exchange endpoints: swap.h. The scout ends, and
  *                             closes the old one by FIN
  *     anything else           the scout ends, and the connection stays where it is

@@ -258,8 +258,10 @@ static int pump_once(struct tm_worker *w, uint32_t index, int side)
     if (!(conn->side_flags[other] & TM_PROVEN))
         tm_bound_before(w, index, side);
     w->pump.journal->side = (uint8_t)side;
-    if (half->splicing == TM_HEARD)
+    if (half->splicing == TM_HEARD) {
         w->pump.talk = tm_talk_of(w, index);
+        w->pump.kept = tm_kept_of(w, index);
+    }
     enum tm_pump_result result = tm_pump_run(&w->pump, half, conn->fd[side], conn->fd[other],
                                              conn->side_flags[side] & TM_HUNG_UP);
     uint32_t moved = (uint32_t)half->bytes - half->counted;

@@ -71,9 +71,8 @@ static bool take_annex(struct tm_worker *w, uint32_t index, const struct tm_anne
         return false;
     annex->length = from->length;
     memcpy(annex->bytes, from->bytes, sizeof(annex->bytes));
-    tm_known_mend(tm_known_in(annex));
     annex->talk = from->talk;
-    tm_talk_mend(&annex->talk);
+    tm_annex_mend(annex);
     memcpy(annex->fd, from->fd, sizeof(annex->fd));
     return true;
 }

@@ -10,8 +10,14 @@
 void tm_talk_start(struct tm_worker *w, uint32_t index)
 {
     const struct tm_route *route = tm_route_of(w, index);
-    if (!route || route->rules.converge_protocol == TM_PROTOCOL_NONE || !tm_known_take(w, index))
+    if (!route || route->rules.converge_protocol == TM_PROTOCOL_NONE)
         return;
+    struct tm_known *known = tm_known_take(w, index);
+    if (!known)
+        return;
+    if (route->rules.converge_protocol == TM_PROTOCOL_REDIS &&
+        route->rules.converge_method == TM_METHOD_REHOME && known->first_bytes != TM_FIRST_TLS)
+        tm_kept_begin(&known->kept);
     tm_talk_begin(tm_talk_of(w, index), (enum tm_protocol)route->rules.converge_protocol);
     for (int side = 0; side < 2; side++)
         w->records[index].half[side].splicing = TM_HEARD;

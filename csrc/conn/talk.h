@@ -15,6 +15,13 @@ static inline struct tm_talk *tm_talk_of(struct tm_worker *w, uint32_t index)
     return annex ? &annex->talk : NULL;
 }
 
+/* NULL: it is not kept. */
+static inline struct tm_kept *tm_kept_of(struct tm_worker *w, uint32_t index)
+{
+    struct tm_annex *annex = tm_annex_of(w, index);
+    return annex ? tm_kept_in(annex) : NULL;
+}
+
 /* By its route's protocol, which is one. */
 enum tm_moment tm_moment_of(struct tm_worker *w, uint32_t index, uint64_t protocol);
 

@@ -18,7 +18,8 @@
  *     stall      peers that have stopped reading
  *     timeout    what a deadline means, by state
  *     converge   ends a connection in a quiet moment, for its client to come again
- *     rehome     another endpoint under a connection: swap exchanges the two
+ *     rehome     another endpoint under a connection: replay tells it who the client is, swap
+ *                exchanges the two
  *     outcome    the end of a connection, and what it implies for its endpoint
  *
  *     occupy     counts over all workers

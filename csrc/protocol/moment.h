@@ -9,6 +9,7 @@ enum tm_moment {
     TM_MOMENT_BUSY,        /* in a message, a request or an answer */
     TM_MOMENT_TRANSACTION, /* between the requests of one */
     TM_MOMENT_SUBSCRIBED,  /* the endpoint may speak at any time */
+    TM_MOMENT_STATEFUL,    /* no protocol says so: the next endpoint can't be told all of it */
     TM_MOMENTS
 };
 

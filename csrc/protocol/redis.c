@@ -4,12 +4,31 @@
 
 #include "protocol/redis_parts.h"
 
-static const char ABORTED[] = "EXECABORT";
+enum { WORD_BITS = 4, NO_WORD = UINT8_MAX };
+
+/* No two begin with the same letter. `matched` has the number of one and, in its low bits, how much
+ * of it was there. */
+static const char WORDS[][1 << WORD_BITS] = {"EXECABORT", "NOPERM", "OK\r"};
+enum { WORD_COUNT = sizeof(WORDS) / sizeof(WORDS[0]) };
+
+static uint8_t match(uint8_t matched, unsigned char byte)
+{
+    uint8_t number = matched >> WORD_BITS, at = matched & ((1 << WORD_BITS) - 1);
+    if (matched == 0)
+        while (number < WORD_COUNT && byte != (unsigned char)WORDS[number][0])
+            number++;
+    if (number >= WORD_COUNT)
+        return NO_WORD;
+    if (WORDS[number][at] == '\0')
+        return matched; /* a whole one */
+    return byte == (unsigned char)WORDS[number][at] ? (uint8_t)(number << WORD_BITS | (at + 1))
+                                                    : NO_WORD;
+}
 
 static void end_has_been_answered(struct tm_redis_talk *talk)
 {
     bool is_error = talk->kind == '!' ||
-                    (talk->kind == '-' && talk->matched != sizeof(ABORTED) - 1);
+                    (talk->kind == '-' && talk->matched != SAYS_ABORTED);
     if (!is_error && !(talk->flags & REOPENED))
         talk->flags &= (uint8_t)~(MULTI | WATCH);
     talk->flags &= (uint8_t)~REOPENED;
@@ -73,9 +92,11 @@ static size_t line_bytes(struct tm_redis_talk *talk, const unsigned char *bytes,
 {
     const unsigned char *end = memchr(bytes, '\n', size);
     size_t part = end ? (size_t)(end - bytes) + 1 : size;
-    for (size_t i = 0; talk->kind == '-' && i < part && talk->matched < sizeof(ABORTED) - 1; i++) {
-        bool same = bytes[i] == (unsigned char)ABORTED[talk->matched];
-        talk->matched = same ? (uint8_t)(talk->matched + 1) : UINT8_MAX;
+    for (size_t i = 0; talk->type == talk->kind && i < part; i++) {
+        uint8_t matched = match(talk->matched, bytes[i]);
+        if (matched == talk->matched)
+            break;
+        talk->matched = matched;
     }
     if (end)
         value_ends(talk);
@@ -116,20 +137,34 @@ static void server_byte(struct tm_redis_talk *talk, unsigned char byte)
 
 /* --- both ----------------------------------------------------------------------------------- */
 
-void tm_redis_feed(struct tm_redis_talk *talk, int side, const unsigned char *bytes, size_t size)
+static size_t step(struct tm_redis_talk *talk, int side, const unsigned char *bytes, size_t size)
+{
+    if (talk->state[side] == BYTES && side == TM_FROM_CLIENT)
+        return tm_redis_argument_bytes(talk, bytes, size);
+    if (talk->state[side] == BYTES)
+        return value_bytes(talk, size);
+    if (talk->state[side] == LINE)
+        return line_bytes(talk, bytes, size);
+    if (side == TM_FROM_CLIENT)
+        tm_redis_client_byte(talk, bytes[0]);
+    else
+        server_byte(talk, bytes[0]);
+    return 1;
+}
+
+void tm_redis_feed(struct tm_redis_talk *talk, struct tm_kept *kept, int side,
+                   const unsigned char *bytes, size_t size)
 {
     size_t at = 0;
     while (at < size && talk->state[side] < LOST && !(talk->flags & SUBSCRIBED)) {
-        if (talk->state[side] == BYTES && side == TM_FROM_CLIENT)
-            at += tm_redis_argument_bytes(talk, bytes + at, size - at);
-        else if (talk->state[side] == BYTES)
-            at += value_bytes(talk, size - at);
-        else if (talk->state[side] == LINE)
-            at += line_bytes(talk, bytes + at, size - at);
-        else if (side == TM_FROM_CLIENT)
-            tm_redis_client_byte(talk, bytes[at++]);
-        else
-            server_byte(talk, bytes[at++]);
+        if (kept) {
+            struct tm_redis_talk before = *talk;
+            size_t took = step(talk, side, bytes + at, size - at);
+            tm_kept_seen(kept, &before, talk, side, bytes + at, took);
+            at += took;
+        } else {
+            at += step(talk, side, bytes + at, size - at);
+        }
     }
 }
 

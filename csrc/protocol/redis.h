@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "protocol/kept.h"
 #include "protocol/moment.h"
 
 #define TM_REDIS_WORD 12 /* characters of the longest command that matters */
@@ -22,7 +23,7 @@ struct tm_redis_talk {
     uint8_t flags;
     uint8_t command;    /* the request's */
     uint8_t kind;       /* first byte of the reply */
-    uint8_t matched;    /* characters of -EXECABORT */
+    uint8_t matched;    /* as far as it is one of some words: redis_parts.h */
     uint8_t digits[2];  /* of a length */
     uint8_t word_size;  /* of an argument that is looked at; more than TM_REDIS_WORD: too long */
     unsigned char word[TM_REDIS_WORD];
@@ -30,7 +31,22 @@ struct tm_redis_talk {
     uint8_t unused[2];
 };
 
-void tm_redis_feed(struct tm_redis_talk *talk, int side, const unsigned char *bytes, size_t size);
+/* kept: gets what the endpoint knows of its client; NULL = nobody wants to know. */
+void tm_redis_feed(struct tm_redis_talk *talk, struct tm_kept *kept, int side,
+                   const unsigned char *bytes, size_t size);
 enum tm_moment tm_redis_moment(const struct tm_redis_talk *talk);
+
+/* --- to the next endpoint ---
+ *
+ *     size = tm_redis_tell(talk, kept, buffer)   requests that say what is kept, and PING: to be
+ *                                                sent as the first ones of a connection
+ *     tm_redis_told(talk, bytes, size)           what comes back; false: it was not taken
+ *     tm_redis_moment(talk) == SAFE              all of it was
+ */
+#define TM_REDIS_TOLD_MOST 1024 /* bytes of these requests */
+
+size_t tm_redis_tell(struct tm_redis_talk *talk, const struct tm_kept *kept,
+                     unsigned char bytes[TM_REDIS_TOLD_MOST]);
+bool tm_redis_told(struct tm_redis_talk *talk, const unsigned char *bytes, size_t size);
 
 #endif

@@ -1,4 +1,4 @@
-/* What requests and replies of Redis have in common. Private to redis.c and redis_requests.c. */
+/* What requests and replies of Redis have in common. Private to redis*.c. */
 #ifndef TM_PROTOCOL_REDIS_PARTS_H
 #define TM_PROTOCOL_REDIS_PARTS_H
 
@@ -30,6 +30,35 @@ enum {
     IN_SECOND = 32, /* the argument that is being read is the second */
     IN_WORD = 64,   /* of an inline request: not between two words */
 };
+
+/* Of a request: what matters of it. */
+enum tm_redis_command {
+    IS_ANY = 0,
+    IS_MULTI,
+    IS_WATCH,
+    IS_END,    /* EXEC, DISCARD */
+    IS_UNWATCH,
+    IS_CLIENT, /* CLIENT and SCRIPT: the second word says more */
+    IS_SCRIPT,
+    IS_STREAM, /* from then on the server speaks when it likes */
+    IS_QUIT,
+    IS_REPLY,  /* CLIENT REPLY: replies are off */
+    /* From here on: what the endpoint knows of its client afterwards. kept.h */
+    IS_RESET,  /* all of it is over, and a transaction */
+    IS_AUTH,
+    IS_HELLO,
+    IS_SELECT,
+    IS_NAME,
+    IS_INFO,
+    IS_NO_EVICT,
+    IS_NO_TOUCH,
+    IS_OTHER,  /* what the next endpoint can't be told */
+};
+
+enum { FIRST_KEPT = IS_RESET };
+
+/* tm_redis_talk.matched of a reply that is a line: which word it begins with. */
+enum { SAYS_ABORTED = 9, SAYS_NOPERM = 0x10 | 6, SAYS_OK = 0x20 | 3 };
 
 enum { NUMBER_MOST = 1 << 30, DIGITS_MOST = 10, OWED_MOST = 1 << 30 };
 
@@ -69,6 +98,11 @@ static inline void tm_redis_negative_byte(struct tm_redis_talk *talk, int side, 
     else if (byte < '0' || byte > '9')
         tm_redis_lose(talk);
 }
+
+/* Keeps what one step has shown: `before` it, and after it. bytes: those that it took. */
+void tm_kept_seen(struct tm_kept *kept, const struct tm_redis_talk *before,
+                  const struct tm_redis_talk *after, int side, const unsigned char *bytes,
+                  size_t size);
 
 /* The client's bytes: one, or as many of an argument as there are; returns how many were taken. */
 void tm_redis_client_byte(struct tm_redis_talk *talk, unsigned char byte);

@@ -1,32 +1,38 @@
-/* Redis's requests. Calls nothing but memcmp() and strlen(). */
+/* Redis's requests. Calls nothing but memcmp() and memcpy(). */
 #include <stdbool.h>
 #include <string.h>
 
 #include "protocol/redis_parts.h"
 
-enum command {
-    ANY = 0,
-    IS_MULTI,
-    IS_WATCH,
-    IS_END, /* EXEC, DISCARD, RESET */
-    IS_UNWATCH,
-    IS_CLIENT,
-    IS_STREAM, /* from then on the server speaks when it likes */
-    IS_QUIT,
-    IS_REPLY, /* as the second word of CLIENT: replies are off */
+struct word {
+    char name[TM_REDIS_WORD + 1];
+    uint8_t command;
 };
 
-static const struct {
-    const char *name;
-    uint8_t command;
-} COMMANDS[] = {
+static const struct word COMMANDS[] = {
     {"MULTI", IS_MULTI},          {"WATCH", IS_WATCH},          {"EXEC", IS_END},
-    {"DISCARD", IS_END},          {"RESET", IS_END},            {"UNWATCH", IS_UNWATCH},
+    {"DISCARD", IS_END},          {"RESET", IS_RESET},          {"UNWATCH", IS_UNWATCH},
     {"CLIENT", IS_CLIENT},        {"SUBSCRIBE", IS_STREAM},     {"PSUBSCRIBE", IS_STREAM},
     {"SSUBSCRIBE", IS_STREAM},    {"UNSUBSCRIBE", IS_STREAM},   {"PUNSUBSCRIBE", IS_STREAM},
     {"SUNSUBSCRIBE", IS_STREAM},  {"MONITOR", IS_STREAM},       {"SYNC", IS_STREAM},
-    {"PSYNC", IS_STREAM},         {"QUIT", IS_QUIT},
+    {"PSYNC", IS_STREAM},         {"QUIT", IS_QUIT},            {"AUTH", IS_AUTH},
+    {"HELLO", IS_HELLO},          {"SELECT", IS_SELECT},        {"SCRIPT", IS_SCRIPT},
+    {"READONLY", IS_OTHER},       {"READWRITE", IS_OTHER},      {"ASKING", IS_OTHER},
+    {"REPLICAOF", IS_OTHER},      {"SLAVEOF", IS_OTHER},        {"REPLCONF", IS_OTHER},
+    {"DEBUG", IS_OTHER},          {"WAIT", IS_OTHER},           {"WAITAOF", IS_OTHER},
 };
+
+/* Second words of CLIENT that ask or change nothing that is the connection's, and those that are
+ * told again. All others are IS_OTHER: TRACKING, CACHING, ID (which is somebody else's there). */
+static const struct word OF_CLIENT[] = {
+    {"REPLY", IS_REPLY},      {"SETNAME", IS_NAME},     {"SETINFO", IS_INFO},
+    {"NO-EVICT", IS_NO_EVICT}, {"NO-TOUCH", IS_NO_TOUCH}, {"GETNAME", IS_ANY},
+    {"LIST", IS_ANY},         {"INFO", IS_ANY},         {"KILL", IS_ANY},
+    {"PAUSE", IS_ANY},        {"UNPAUSE", IS_ANY},      {"UNBLOCK", IS_ANY},
+    {"GETREDIR", IS_ANY},     {"TRACKINGINFO", IS_ANY}, {"HELP", IS_ANY},
+};
+
+static const struct word OF_SCRIPT[] = {{"DEBUG", IS_OTHER}};
 
 static void word_begins(struct tm_redis_talk *talk)
 {
@@ -42,40 +48,44 @@ static void word_byte(struct tm_redis_talk *talk, unsigned char byte)
         talk->word_size++;
 }
 
-static bool word_is(const struct tm_redis_talk *talk, const char *name)
+static uint8_t find(const struct tm_redis_talk *talk, const struct word *words, size_t count,
+                    uint8_t otherwise)
 {
-    size_t size = strlen(name);
-    return talk->word_size == size && size <= TM_REDIS_WORD && memcmp(talk->word, name, size) == 0;
+    char word[TM_REDIS_WORD + 1] = "";
+    if (talk->word_size == 0 || talk->word_size > TM_REDIS_WORD)
+        return otherwise;
+    memcpy(word, talk->word, talk->word_size);
+    for (size_t i = 0; i < count; i++)
+        if (memcmp(word, words[i].name, sizeof(word)) == 0)
+            return words[i].command;
+    return otherwise;
 }
 
-static uint8_t command_of(const struct tm_redis_talk *talk)
-{
-    for (size_t i = 0; i < sizeof(COMMANDS) / sizeof(COMMANDS[0]); i++)
-        if (word_is(talk, COMMANDS[i].name))
-            return COMMANDS[i].command;
-    return ANY;
-}
+#define FIND(talk, words, otherwise)                                                              \
+    find(talk, words, sizeof(words) / sizeof((words)[0]), otherwise)
 
-/* The first argument, or the second one of CLIENT, is complete. */
+/* The first argument, or the second one of some, is complete. */
 static void word_ends(struct tm_redis_talk *talk)
 {
     if (!(talk->flags & IN_SECOND)) {
-        talk->command = command_of(talk);
+        talk->command = FIND(talk, COMMANDS, IS_ANY);
         talk->flags |= IN_SECOND;
     } else if (talk->command == IS_CLIENT) {
-        talk->command = word_is(talk, "REPLY") ? IS_REPLY : ANY;
+        talk->command = FIND(talk, OF_CLIENT, IS_OTHER);
+    } else if (talk->command == IS_SCRIPT) {
+        talk->command = FIND(talk, OF_SCRIPT, IS_ANY);
     }
 }
 
 static bool word_matters(const struct tm_redis_talk *talk)
 {
-    return !(talk->flags & IN_SECOND) || talk->command == IS_CLIENT;
+    return !(talk->flags & IN_SECOND) || talk->command == IS_CLIENT || talk->command == IS_SCRIPT;
 }
 
 static void request_begins(struct tm_redis_talk *talk)
 {
     talk->flags &= (uint8_t)~(IN_SECOND | IN_WORD | ALONE);
-    talk->command = ANY;
+    talk->command = IS_ANY;
     word_begins(talk);
 }
 
@@ -106,7 +116,7 @@ static void request_ends(struct tm_redis_talk *talk)
         opens(talk, MULTI);
     else if (talk->command == IS_WATCH)
         opens(talk, WATCH);
-    else if (alone && (talk->command == IS_END ||
+    else if (alone && (talk->command == IS_END || talk->command == IS_RESET ||
                        (talk->command == IS_UNWATCH && !(talk->flags & MULTI))))
         ends_transaction(talk);
     else if (talk->command == IS_STREAM)
@@ -143,6 +153,10 @@ size_t tm_redis_argument_bytes(struct tm_redis_talk *talk, const unsigned char *
 static void inline_byte(struct tm_redis_talk *talk, unsigned char byte)
 {
     bool is_space = byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
+    if (!is_space && byte < ' ') {
+        tm_redis_lose(talk); /* servers differ on what ends a word */
+        return;
+    }
     if (byte == '"' || byte == '\'') {
         if (word_matters(talk))
             tm_redis_lose(talk); /* it may be anything */

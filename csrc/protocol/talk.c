@@ -23,7 +23,8 @@ static void seal(struct tm_talk *talk)
     talk->seal = seal_of(talk);
 }
 
-void tm_talk_feed(struct tm_talk *talk, int side, const unsigned char *bytes, size_t size)
+void tm_talk_feed(struct tm_talk *talk, struct tm_kept *kept, int side,
+                  const unsigned char *bytes, size_t size)
 {
     enum tm_moment moment = TM_MOMENT_UNKNOWN;
     side = side != TM_FROM_CLIENT;
@@ -35,8 +36,10 @@ void tm_talk_feed(struct tm_talk *talk, int side, const unsigned char *bytes, si
         moment = tm_postgres_moment(&talk->postgres);
         break;
     case TM_PROTOCOL_REDIS:
-        tm_redis_feed(&talk->redis, side, bytes, size);
+        tm_redis_feed(&talk->redis, kept, side, bytes, size);
         moment = tm_redis_moment(&talk->redis);
+        if (kept)
+            tm_kept_seal(kept);
         break;
     case TM_PROTOCOL_MYSQL:
         tm_mysql_feed(&talk->mysql, side, bytes, size);
@@ -66,7 +69,7 @@ void tm_talk_begin(struct tm_talk *talk, enum tm_protocol protocol)
 {
     memset(talk, 0, sizeof(*talk));
     talk->protocol = (uint8_t)protocol;
-    tm_talk_feed(talk, TM_FROM_CLIENT, (const unsigned char *)"", 0); /* what that comes to */
+    tm_talk_feed(talk, NULL, TM_FROM_CLIENT, (const unsigned char *)"", 0); /* what that comes to */
 }
 
 void tm_talk_mend(struct tm_talk *talk)

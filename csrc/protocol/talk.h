@@ -7,9 +7,10 @@
  *
  * WRITER  the worker that has the connection: it is in the annex. READERS  control
  *
- * There is one file for each protocol. None of them allocates, reads ahead or keeps bytes: a state
- * of 48 bytes takes the next byte, whatever it is, and what is not understood makes the moment
- * UNKNOWN for the rest of the connection. Nothing is changed or held up.
+ * There is one file for each protocol. None of them allocates or reads ahead: a state of 48 bytes
+ * takes the next byte, whatever it is, and what is not understood makes the moment UNKNOWN for the
+ * rest of the connection. Nothing is changed or held up. No bytes are kept, but with redis where
+ * connections move: kept.h.
  *
  * It must not be taken for more than it is after a death: bytes that were passed on and not fed are
  * found by their number, and a state that is half changed, or corrupt, by its seal.
@@ -23,6 +24,7 @@
 #include <stdint.h>
 
 #include "protocol/http1.h"
+#include "protocol/kept.h"
 #include "protocol/memcached.h"
 #include "protocol/mqtt.h"
 #include "protocol/mysql.h"
@@ -62,9 +64,10 @@ _Static_assert(sizeof(struct tm_talk) == 64, "a cache line");
 
 void tm_talk_begin(struct tm_talk *talk, enum tm_protocol protocol);
 
-/* talk: NULL = there is none, and nothing happens. side: 0 = the client's bytes, else the
- * endpoint's. */
-void tm_talk_feed(struct tm_talk *talk, int side, const unsigned char *bytes, size_t size);
+/* talk: NULL = there is none, and nothing happens. kept: NULL = its protocol keeps nothing, or
+ * nobody wants to know. side: 0 = the client's bytes, else the endpoint's. */
+void tm_talk_feed(struct tm_talk *talk, struct tm_kept *kept, int side,
+                  const unsigned char *bytes, size_t size);
 
 /* After a death, or from another worker: one that can't be right says nothing any more. */
 void tm_talk_mend(struct tm_talk *talk);

@@ -21,6 +21,7 @@ from tcpmux.cli.output import (
     watching,
 )
 from tcpmux.cli.where import Where, admin_option
+from tcpmux.control.converge_text import WORDS
 from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.schema import GROUP_KEYS, GROUP_SORT_KEYS, SORT_KEYS
 from tcpmux.errors import UsageError
@@ -53,6 +54,7 @@ EXTRA: dict[str, Callable[[Connection], str | None]] = {
     "RULE": lambda connection: connection.get("rule"),
     "VIA": lambda connection: connection.get("peer"),
     "SERVER NAME": lambda connection: connection.get("sni"),
+    "STAYS": lambda connection: WORDS.get(connection.get("stays") or ""),
     "TLVS": lambda connection: connection.get("proxy_tlvs"),
 }
 GROUP_HEADS = ("CONNECTIONS", "IN", "OUT", "OLDEST")
@@ -232,8 +234,9 @@ def conns(
     IN is bytes from the client so far, OUT bytes to it. W is the worker, GEN the generation of the
     routes by which the destination was picked, PICK the reason: by weight, or as the only
     destination with weight. RULE is the rule of the route that it has met, VIA the load balancer
-    whose PROXY header named the client, TLVS what is kept of that header. With --by, OLDEST is the
-    age of the oldest connection of a group.
+    whose PROXY header named the client, TLVS what is kept of that header. STAYS is why `tcpmux
+    converge` could not have it go elsewhere now: busy, in a transaction, subscribed. With --by,
+    OLDEST is the age of the oldest connection of a group.
 
     \b
     Examples:

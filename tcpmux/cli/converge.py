@@ -79,8 +79,8 @@ def converge(
     reconnect get a destination by the current weights. It pauses by itself while connects fail or
     clients don't come back. With --method rehome nobody reconnects: tcpmux connects to the other
     destination first, and has the connection go on there. That is for protocols whose endpoint
-    keeps no state between requests, and in which the client speaks first. What is not given is as
-    `converge:` of the route says.
+    keeps no state between requests, and in which the client speaks first; and for redis, whose
+    state is told to the next endpoint. What is not given is as `converge:` of the route says.
 
     \b
     Examples:

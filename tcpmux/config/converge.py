@@ -36,8 +36,10 @@ CONVERGE_PROTOCOL = {
     "mqtt": "MQTT 3.1.1 and 5",
     "http1": "HTTP/1.1 with keep-alive",
 }
-# Those in which an endpoint knows nothing of a client between two requests, or nobody says which.
-REHOME_PROTOCOLS = ("none", "memcached", "http1")
+# Those in which an endpoint knows nothing of a client between two requests, or the next one is told
+# what; or nobody says which.
+REHOME_PROTOCOLS = ("none", "memcached", "http1", "redis")
+TOLD_PROTOCOLS = ("redis",)
 GOODBYES = ("postgres", "mysql", "mqtt")  # protocols in which a client can be told to come again
 MAX_CONVERGE_RATE = 100_000  # connections/s
 _RATE = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<percent>%?)/s")
@@ -87,7 +89,7 @@ class Converge:
     method: str = word(
         "What happens to a connection that is to go elsewhere: close, or rehome (its endpoint "
         "changes while the client's socket stays; only for protocols without state between "
-        "requests).",
+        "requests, and redis).",
         "close", CONVERGE_METHOD, rule="converge_method", unit="index",
     )  # fmt: skip
     protocol: str = word(
@@ -102,12 +104,20 @@ class Converge:
     )  # fmt: skip
 
 
-def why_not_rehome(protocol: str, goodbye: bool) -> str:
-    """Why connections of that protocol keep their endpoint, whoever asks; "" = they need not."""
+def why_not_rehome(protocol: str, goodbye: bool, *, by_file: bool = True) -> str:
+    """Why connections of that protocol keep their endpoint; "" = they need not. by_file: the route
+    has that method, whoever asks now."""
+    if protocol in TOLD_PROTOCOLS and not by_file:
+        return (
+            f"what another server has to be told of a client of {protocol} is noted only with "
+            "`method: rehome` in the route's converge, from the connection's start on: use method "
+            "close"
+        )
     if protocol not in REHOME_PROTOCOLS:
         return (
-            f"method rehome is for protocols whose endpoint keeps no state between requests, and "
-            f"{protocol} has a session (who is logged in, what is selected): use method close"
+            "method rehome is for protocols whose endpoint keeps no state between requests, or can "
+            f"be told it, and {protocol} has a session (who is logged in, what is set): use method "
+            "close"
         )
     if goodbye:
         return "goodbye is for method close: with rehome no client is told to go"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.config import Address
 from tcpmux.config.duration import parse_duration
 from tcpmux.connection_id import parse_id
+from tcpmux.control.convergence import why_stays
 from tcpmux.control.explanation import Word, explain, facts_asked
 from tcpmux.control.limits import MAX_CONNECTIONS
 from tcpmux.control.master_link import MasterRefused
@@ -18,6 +19,7 @@ from tcpmux.control.operations import Operations
 from tcpmux.nearest import did_you_mean
 from tcpmux.shm._connections import GROUP_KEYS, SORT_KEYS, Scan, is_open
 from tcpmux.shm._declared import MAX_SLOTS
+from tcpmux.shm.convergence import CLOSE, REHOME
 from tcpmux.shm.image import EndpointRow, RouteRow
 from tcpmux.shm.stats import listens
 from tcpmux.shm.view import View
@@ -165,8 +167,8 @@ class Connections:
     async def rows(self, wanted: Filter, slices: Slices) -> tuple[int, list[dict[str, Any]]]:
         """How many match, and those that are told of, as GET /v1/connections has them."""
         scan = self._scan(wanted)
-        name = cache(self._name)
-        made = (row and _row(row, name) for row in scan.rows())
+        name, quiet = cache(self._name), cache(self._quiet)
+        made = (row and _row(row, name, quiet) for row in scan.rows())
         rows = [row for row in await slices.all(made) if row is not None]
         return scan.total, rows
 
@@ -194,7 +196,20 @@ class Connections:
             sort=wanted.sort,
             ascending=wanted.ascending,
             limit=wanted.limit,
+            asked={
+                route.slot: (route.rules.converge_protocol, _method(route) == REHOME)
+                for route in self._view.image()[1].routes
+                if _converges(route)
+            },
         )
+
+    def _quiet(self, slot: int) -> int:
+        """How long nothing may have moved, in ms, of a route that converges."""
+        routes = self._view.image()[1].routes
+        found = next((route for route in routes if route.slot == slot), None)
+        if found is None:
+            return 0
+        return found.convergence.quiet_ms if found.convergence else found.rules.converge_quiet_ms
 
     def _name(self, slot: int) -> str | None:
         return self._view.table.label(slot) if slot < MAX_SLOTS else None
@@ -205,10 +220,29 @@ class Connections:
         return [text for text in await slices.all(_open(ids, lives)) if text]
 
 
-def _row(row: Row, name: Names) -> dict[str, Any]:
+def _converges(route: RouteRow) -> bool:
+    """Whether its file or somebody says how."""
+    rules = route.rules
+    return bool(
+        route.convergence
+        or rules.converge_when
+        or rules.converge_protocol
+        or rules.converge_method != CLOSE
+    )
+
+
+def _method(route: RouteRow) -> int:
+    return route.convergence.method if route.convergence else route.rules.converge_method
+
+
+def _row(row: Row, name: Names, quiet: Callable[[int], int]) -> dict[str, Any]:
     (number, route, destination, endpoint, client, peer, worker, state, age, idle) = row[:10]
     (bytes_in, bytes_out, generation, picked, attempts, connect, first_byte, known) = row[10:18]
-    rule, unique_id, rehomed = row[18:]
+    rule, unique_id, rehomed, moment, endpoint_spoke_last = row[18:]
+    stays = None
+    if moment is not None:
+        idle_ms = int(idle * 1000)
+        stays = why_stays(moment, idle_ms, quiet(route), endpoint_spoke_last=endpoint_spoke_last)
     return {
         "id": number,
         "unique_id": unique_id,
@@ -229,6 +263,7 @@ def _row(row: Row, name: Names) -> dict[str, Any]:
         "pick_reason": picked or None,
         "attempts": attempts,
         "rehomed": rehomed,
+        "stays": stays,
         "connect_seconds": connect or None,
         "first_byte_seconds": first_byte or None,
         "sni": known.sni or None,

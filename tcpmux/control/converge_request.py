@@ -60,7 +60,8 @@ def convergence_of(route: RouteRow, settings: Mapping[str, int], began_ms: int) 
     found = replace(by_rules(route.rules, began_ms), by_key=0, **settings)
     if found.method == REHOME:
         protocol = [*CONVERGE_PROTOCOL][route.rules.converge_protocol]
-        why = why_not_rehome(protocol, bool(found.goodbye))
+        by_file = route.rules.converge_method == REHOME
+        why = why_not_rehome(protocol, bool(found.goodbye), by_file=by_file)
         if [*PREREAD_STARTTLS][route.rules.preread_starttls] != "none":
             why = "another endpoint does not know the TLS session of a client: use method close"
         if why:

@@ -26,7 +26,12 @@ Split = Mapping[int, int]  # destination slot -> weight in force
 Place = tuple[int, int]  # slots of the rule and of the destination
 IDLE, OLDEST, RANDOM = range(len(CONVERGE_ORDER))
 # Moments that are no question of silence, as fields of Blocked.
-LASTING = {"transaction": "in_transaction", "subscribed": "subscribed"}
+LASTING = {
+    "transaction": "in_transaction",
+    "subscribed": "subscribed",
+    "stateful": "stateful",
+    "turned_away": "turned_away",
+}
 PART = 1000  # candidates that are compared without a pause
 
 
@@ -195,6 +200,8 @@ class Blocked(NamedTuple):
     in_transaction: int = 0
     subscribed: int = 0
     unknown: int = 0  # what they say is not understood
+    stateful: int = 0  # to go on elsewhere: the endpoint knows what the next one can't be told
+    turned_away: int = 0  # the same: another endpoint has not wanted them just now
 
     def __add__(self, other: object) -> Blocked:  # as vectors, not as tuples
         assert isinstance(other, Blocked)
@@ -203,13 +210,19 @@ class Blocked(NamedTuple):
 
 def why_not_yet(one: Candidate, quiet: int) -> str | None:
     """Why it can't leave yet: a field of Blocked. quiet: ms."""
-    if one.moment in LASTING:
-        return LASTING[one.moment]
-    if not one.endpoint_spoke_last:
+    spoke = one.endpoint_spoke_last
+    return why_stays(one.moment, one.idle, quiet, endpoint_spoke_last=spoke)
+
+
+def why_stays(moment: str, idle: int, quiet: int, *, endpoint_spoke_last: bool) -> str | None:
+    """The same of any connection: moment as of Candidate, times in ms."""
+    if moment in LASTING:
+        return LASTING[moment]
+    if not endpoint_spoke_last:
         return "unanswered"
-    if one.idle < quiet or one.moment == "busy":
+    if idle < quiet or moment == "busy":
         return "busy"
-    return "unknown" if one.moment == "unknown" else None
+    return "unknown" if moment == "unknown" else None
 
 
 class Choice:

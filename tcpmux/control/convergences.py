@@ -246,8 +246,13 @@ class Convergences:
         relaying = Relaying(
             self._view.lives,
             {
-                route.slot: (0, needs_facts(route), route.rules.converge_protocol)
-                for route, _ in routes.values()
+                route.slot: (
+                    0,
+                    needs_facts(route),
+                    route.rules.converge_protocol,
+                    run.wanted.method == REHOME,
+                )
+                for route, run in routes.values()
             },
         )
         await self._slices.all(relaying.steps())

@@ -163,6 +163,8 @@ class ConvergenceStatus(TypedDict):
     in_transaction: int  # of the surplus, by converge.protocol
     subscribed: int  # the same: the endpoint may speak at any time
     unknown: int  # the same: it is not understood what is said, or not all was heard
+    stateful: int  # to be rehomed, and its endpoint knows what another can't be told
+    turned_away: int  # the same: another has spoken unasked, or not taken what it was told
 
 
 class ConvergencePlan(TypedDict):
@@ -177,6 +179,8 @@ class ConvergencePlan(TypedDict):
     in_transaction: int
     subscribed: int
     unknown: int
+    stateful: int
+    turned_away: int
     method: str  # close or rehome
     started: bool
 
@@ -312,6 +316,7 @@ class Connection(TypedDict):
     pick_reason: str | None
     attempts: int  # endpoints tried
     rehomed: int  # how often its endpoint has changed under it
+    stays: str | None  # why it can't be closed or rehomed now: busy, in_transaction, ...
     connect_seconds: float | None
     first_byte_seconds: float | None
     sni: str | None  # server's name in its TLS ClientHello, where the route reads it

@@ -14,7 +14,7 @@ STEP: int  # records
 
 Row = tuple[
     str, int, int, int, str, str, int, str, float, float, int, int, int, str, int, float, float,
-    Known, int, str, int,
+    Known, int, str, int, str | None, bool,
 ]  # fmt: skip
 Group = tuple[tuple[int, ...] | tuple[bytes], int, int, int, float]
 
@@ -33,6 +33,7 @@ class Scan:
         sort: str = "age",
         ascending: bool = False,
         limit: int | None = None,
+        asked: Mapping[int, tuple[int, bool]] = {},
     ) -> None: ...
     def rows(self) -> Iterator[Row | None]: ...
     def groups(self, by: str) -> Iterator[Group | None]: ...
@@ -44,7 +45,7 @@ class Relaying:
     counts: dict[int, dict[tuple[int, int, int], int]]
     rows: dict[int, list[RelayingRow]]
     def __init__(
-        self, lives: Sequence[Live], routes: Mapping[int, tuple[int, bool, int]]
+        self, lives: Sequence[Live], routes: Mapping[int, tuple[int, bool, int, bool]]
     ) -> None: ...
     def steps(self) -> Iterator[None]: ...
 

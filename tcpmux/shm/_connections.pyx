@@ -15,9 +15,9 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from tcpmux.shm.c_live cimport (
     TM_ACCEPTED, TM_CLIENT, tm_conn_copy, tm_conn_has_scout, TM_CONNECTING, tm_copy, TM_ENDPOINT,
     TM_HOLDING, tm_known, tm_known_copy, tm_live, TM_MOMENT_BUSY, tm_moment_copy, TM_MOMENT_SAFE,
-    TM_MOMENT_SUBSCRIBED, TM_MOMENT_TRANSACTION, TM_MOMENT_UNKNOWN, tm_peer,
+    TM_MOMENT_STATEFUL, TM_MOMENT_SUBSCRIBED, TM_MOMENT_TRANSACTION, TM_MOMENT_UNKNOWN, tm_peer,
     tm_pick_reason_checked, TM_READING, tm_records_checked, TM_RELAYING, TM_RESETTING,
-    TM_SPOKE_ENDPOINT, TM_WAITING,
+    TM_SPOKE_ENDPOINT, TM_STAYS_UNWANTED, TM_WAITING,
 )
 from tcpmux.shm.c_table cimport AF_INET, AF_INET6, TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
@@ -40,7 +40,9 @@ MOMENTS = {
     TM_MOMENT_BUSY: "busy",
     TM_MOMENT_TRANSACTION: "transaction",
     TM_MOMENT_SUBSCRIBED: "subscribed",
+    TM_MOMENT_STATEFUL: "stateful",  # the next endpoint can't be told all that this one knows of it
 }
+TURNED_AWAY = "turned_away"  # and an endpoint has not wanted it
 SORT_KEYS = ("age", "idle", "bytes_in", "bytes_out", "client")
 GROUP_KEYS = ("route", "destination", "endpoint", "client")
 GROUP_SORT_KEYS = ("connections", "bytes_in", "bytes_out", "age")
@@ -66,8 +68,7 @@ cdef struct Wanted:
 
 
 cdef bint in_network(const Wanted *wanted, const tm_peer *peer) noexcept:
-    cdef int whole = wanted.prefix // 8
-    cdef int rest = wanted.prefix % 8
+    cdef int whole = wanted.prefix // 8, rest = wanted.prefix % 8
     if wanted.any_client:
         return True
     if peer.family != wanted.family or memcmp(peer.ip, wanted.network, whole) != 0:
@@ -128,8 +129,11 @@ cdef object known_of(Live live, uint32_t index, const tm_copy *of):
         (<char *>known.tlvs)[:known.tlvs_size])
 
 
-cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
+cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now, dict asked):
     cdef uint32_t worker = live.worker
+    moment, wanted = None, asked.get(of.cold.route_slot)
+    if wanted is not None and of.conn.state == TM_RELAYING:
+        moment = moment_of(live, index, of, wanted[0], wanted[1], now)
     age = now - of.cold.accepted_at_us if now > of.cold.accepted_at_us else 0
     return (
         f"{worker}-{index}-{of.conn.generation}", of.cold.route_slot, of.conn.destination_slot,
@@ -139,7 +143,7 @@ cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now):
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of),
         of.cold.rule_slot, f"{of.cold.born_worker}-{of.cold.born_index}-{of.cold.born_generation}",
-        of.cold.rehomed)
+        of.cold.rehomed, moment, of.conn.spoke == TM_SPOKE_ENDPOINT)
 
 
 cdef bytearray marked(slots):
@@ -157,26 +161,25 @@ cdef class Scan:
     """Looks for connections in all regions. slots: of routes, destinations and endpoints that they
     are of, rules: of rules that they have met, network: an ipaddress network of clients; None =
     any. older, idle: at least, in s. sort: one of SORT_KEYS (of GROUP_SORT_KEYS for groups), the
-    largest first unless ascending. limit: rows; None = all.
+    largest first unless ascending. limit: rows; None = all. asked: of some routes, by slot, the
+    protocol (enum tm_protocol) and whether their connections are to go on with another endpoint.
     """
 
     cdef Wanted wanted
-    cdef bytearray slots  # what wanted.slots points to
-    cdef bytearray rules  # wanted.rules
+    cdef bytearray slots, rules  # what wanted.slots and wanted.rules point to
     cdef list lives
     cdef str sort
     cdef int key
     cdef bint ascending
     cdef object limit
-    cdef readonly size_t total  # how many match, of those that have been looked at
-    cdef readonly size_t group_count  # that these make
+    cdef dict asked
+    cdef readonly size_t total, group_count  # that match, of those looked at, and that these make
 
     def __init__(self, lives, *, slots=None, rules=None, network=None, double older=0.0,
-                 double idle=0.0, str sort="age", bint ascending=False, limit=None):
-        self.lives = list(lives)
-        self.sort = sort
-        self.ascending = ascending
-        self.limit = limit
+                 double idle=0.0, str sort="age", bint ascending=False, limit=None,
+                 asked=None):
+        self.lives, self.asked = list(lives), dict(asked or {})
+        self.sort, self.ascending, self.limit = sort, ascending, limit
         self.total = self.group_count = 0
         memset(&self.wanted, 0, sizeof(self.wanted))
         self.wanted.now_us = now_us()
@@ -201,7 +204,8 @@ cdef class Scan:
         endpoint, client, endpoint's address (as it was when tried; UNIX sockets have none), worker,
         state, age s, idle s, bytes in, bytes out, generation and reason of the pick, endpoints
         tried, connect s, first byte s, Known, slot of the rule, id when it was accepted,
-        how often its endpoint has changed under it.
+        how often its endpoint has changed under it, what it is in the middle of (None: its
+        route is not among those asked, or it is not relayed), whether the endpoint spoke last.
         """
         parts = []
         self.key = SORT_KEYS.index(self.sort)
@@ -244,9 +248,8 @@ cdef class Scan:
         cdef tm_live *region = live.live()
         cdef uint32_t index, end = min(first + STEP, tm_records_checked(region, live.capacity))
         for index in range(first, end):
-            if not tm_conn_copy(region, live.capacity, index, &copy):
-                continue
-            if not is_wanted(&self.wanted, &copy):
+            if not (tm_conn_copy(region, live.capacity, index, &copy)
+                    and is_wanted(&self.wanted, &copy)):
                 continue
             self.total += 1
             if by == "client":
@@ -254,9 +257,7 @@ cdef class Scan:
             else:
                 key = (copy.cold.route_slot, copy.conn.destination_slot, copy.cold.endpoint_slot)
                 key = key[:GROUP_KEYS.index(by) + 1]
-            sums = found.get(key)
-            if sums is None:
-                found[key] = sums = [0, 0, 0, 0]
+            sums = found.setdefault(key, [0, 0, 0, 0])
             sums[0] += 1
             sums[1] += copy.conn.half[TM_CLIENT].bytes
             sums[2] += copy.conn.half[TM_ENDPOINT].bytes
@@ -279,7 +280,7 @@ cdef class Scan:
         cdef tm_copy copy
         cdef tm_live *region = live.live()
         if tm_conn_copy(region, live.capacity, index, &copy) and is_wanted(&self.wanted, &copy):
-            return row_of(live, index, &copy, self.wanted.now_us)
+            return row_of(live, index, &copy, self.wanted.now_us, self.asked)
         return None
 
 
@@ -295,23 +296,28 @@ cdef object facts_of(Live live, uint32_t index, const tm_copy *of):
             (<char *>known.alpn)[:known.alpn_size], (<char *>known.tlvs)[:known.tlvs_size])
 
 
-cdef str moment_of(Live live, uint32_t index, const tm_copy *of, uint64_t protocol):
-    if protocol == 0:
-        return "safe"
-    return MOMENTS[tm_moment_copy(live.live(), live.capacity, index, of, protocol)]
+cdef str moment_of(Live live, uint32_t index, const tm_copy *of, uint64_t protocol, bint moves,
+                   uint64_t now):
+    """What it is in the middle of, of MOMENTS, without a protocol: safe. moves: it is to go on with
+    another endpoint."""
+    moment = tm_moment_copy(live.live(), live.capacity, index, of, protocol, moves)
+    if (moves and moment == TM_MOMENT_SAFE and of.cold.stays_for == TM_STAYS_UNWANTED
+            and <uint64_t>of.cold.stays_until_s * 1000000 > now):
+        return TURNED_AWAY
+    return MOMENTS[moment]
 
 
 cdef class Relaying:
     """The connections of some routes that are relayed. routes: by slot, for how many ms a
-    connection has to be idle to be listed, whether with facts, and its protocol (enum tm_protocol).
-    By slot of the route:
+    connection has to be idle to be listed, whether with facts, its protocol (enum tm_protocol), and
+    whether it is to go on with another endpoint. By slot of the route:
 
     counts: how many, by slots: of the rule (0xffffffff = none), of the destination, of the
         endpoint.
     rows: worker, record, generation, slots of the rule, of the destination and of the endpoint,
         idle ms, age ms, whether the endpoint spoke last, and None or, with facts: the client's IP
         (b"" = UNIX), id of the listener, enum tm_first_bytes, SNI, ALPN, TLVs; what it is in the
-        middle of, of MOMENTS (without a protocol: safe).
+        middle of, of MOMENTS, or TURNED_AWAY (without a protocol: safe).
 
     Both are whole when steps() has ended.
     """
@@ -319,13 +325,11 @@ cdef class Relaying:
     cdef list lives
     cdef dict routes
     cdef uint64_t now_us
-    cdef readonly dict counts
-    cdef readonly dict rows
+    cdef readonly dict counts, rows
 
     def __init__(self, lives, routes):
         self.lives = list(lives)
-        self.routes = {slot: (quiet * 1000, facts, protocol)
-                       for slot, (quiet, facts, protocol) in routes.items()}
+        self.routes = {slot: (quiet * 1000, *rest) for slot, (quiet, *rest) in routes.items()}
         self.now_us = now_us()
         self.counts = {slot: {} for slot in routes}
         self.rows = {slot: [] for slot in routes}
@@ -360,7 +364,7 @@ cdef class Relaying:
                     live.worker, index, copy.conn.generation, *place, idle // 1000, age // 1000,
                     copy.conn.spoke == TM_SPOKE_ENDPOINT,
                     facts_of(live, index, &copy) if wanted[1] else None,
-                    moment_of(live, index, &copy, wanted[2])))
+                    moment_of(live, index, &copy, wanted[2], wanted[3], self.now_us)))
         return 0
 
 
@@ -378,10 +382,9 @@ def connections(lives, **wanted):
 def is_open(Live live not None, uint32_t index, uint32_t generation):
     """Whether a connection that was told of is still in that record."""
     cdef tm_copy copy
-    if index >= tm_records_checked(live.live(), live.capacity):
-        return False
-    return tm_conn_copy(live.live(), live.capacity, index, &copy) and (
-        copy.conn.generation == generation)
+    return (index < tm_records_checked(live.live(), live.capacity)
+            and tm_conn_copy(live.live(), live.capacity, index, &copy)
+            and copy.conn.generation == generation)
 
 
 def whereabouts(Live live not None, uint32_t index, uint32_t generation):
@@ -389,9 +392,9 @@ def whereabouts(Live live not None, uint32_t index, uint32_t generation):
     destination and its endpoint, whether a connect for it to another endpoint is under way)."""
     cdef tm_copy copy
     cdef tm_live *region = live.live()
-    if (index >= tm_records_checked(region, live.capacity)
-            or not tm_conn_copy(region, live.capacity, index, &copy)
-            or copy.conn.generation != generation):
+    if not (index < tm_records_checked(region, live.capacity)
+            and tm_conn_copy(region, live.capacity, index, &copy)
+            and copy.conn.generation == generation):
         return None
     return (copy.conn.destination_slot, copy.cold.endpoint_slot,
             tm_conn_has_scout(region, live.capacity, &copy))

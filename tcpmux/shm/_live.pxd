@@ -11,3 +11,4 @@ cdef class Live(Region):
     cdef readonly uint32_t capacity
     cdef tm_live *live(self)
     cdef void _keep_from_dumps(self)
+    cdef void _keep_out(self, char *start, size_t size)

@@ -9,8 +9,9 @@ from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from tcpmux.shm.c_live cimport (
     TM_BUFFER_SIZE, tm_cold, tm_counter_read, tm_listening, tm_listening_checked,
-    tm_listening_possible, tm_live, tm_live_at_fault, tm_live_capacity, tm_live_colds,
-    tm_live_connections, tm_live_descriptors, tm_live_ending, tm_live_generation_seen,
+    tm_listening_possible, tm_live, tm_live_annexes, tm_live_at_fault, tm_live_capacity,
+    tm_live_colds, tm_live_connections, tm_live_descriptors, tm_live_ending,
+    tm_live_generation_seen,
     tm_live_guardian_pid, tm_live_heartbeat, tm_live_init, tm_live_order, tm_live_pid,
     tm_live_presence, tm_live_progress, tm_live_renew, tm_live_set_at_fault,
     tm_live_set_guardian_pid, tm_live_set_pid, tm_live_set_presence, tm_live_size,
@@ -62,11 +63,17 @@ cdef class Live(Region):
         return self
 
     cdef void _keep_from_dumps(self):
-        """Keeps clients' bytes out of core files, and whatever else is on the same pages."""
+        """Keeps clients' bytes out of core files, and whatever else is on the same pages: the copy
+        buffer, and annexes, which have passwords (csrc/protocol/kept.h)."""
+        cdef char *annexes = <char *>tm_live_annexes(
+            self.live(), <uint32_t>tm_live_capacity(self.size))
+        self._keep_out(<char *>self.live().buffer, TM_BUFFER_SIZE)
+        self._keep_out(annexes, self.base + self.size - annexes)
+
+    cdef void _keep_out(self, char *start, size_t size):
         cdef size_t page = <size_t>sysconf(_SC_PAGESIZE)
-        cdef size_t start = (<char *>self.live().buffer - self.base) // page * page
-        cdef size_t end = <char *>self.live().buffer - self.base + TM_BUFFER_SIZE
-        madvise(self.base + start, end - start, MADV_DONTDUMP)
+        cdef size_t first = <size_t>(start - self.base) // page * page
+        madvise(self.base + first, start + size - self.base - first, MADV_DONTDUMP)
 
     def renew(self, Commons commons not None, uint32_t slots):
         """Begins anew with a region whose lives die at their start; returns how many connections

@@ -182,7 +182,14 @@ cdef extern from "live.h" nogil:
         uint16_t born_worker
         uint32_t born_index
         uint32_t born_generation
+        uint32_t stays_until_s
         uint32_t rehomed
+        uint32_t stays_for
+
+    cdef struct tm_annex:
+        pass
+
+    enum: TM_STAYS_UNWANTED
 
     cdef struct tm_known:
         tm_peer peer
@@ -264,6 +271,7 @@ cdef extern from "live.h" nogil:
         tm_conn records[1]
 
     tm_cold *tm_live_colds(const tm_live *live, uint32_t capacity)
+    tm_annex *tm_live_annexes(const tm_live *live, uint32_t capacity)
     size_t tm_live_size(uint32_t capacity)
     int64_t tm_live_capacity(size_t size)
     void tm_live_order(tm_live *live, uint32_t orders)
@@ -311,8 +319,9 @@ cdef extern from "trust.h" nogil:
         TM_MOMENT_BUSY
         TM_MOMENT_TRANSACTION
         TM_MOMENT_SUBSCRIBED
+        TM_MOMENT_STATEFUL
     int tm_moment_copy(const tm_live *live, uint32_t capacity, uint32_t index,
-                       const tm_copy *of, uint64_t protocol)
+                       const tm_copy *of, uint64_t protocol, bint moves)
     uint32_t tm_records_checked(const tm_live *live, uint32_t capacity)
     uint32_t tm_listening_checked(const tm_live *live)
     uint32_t tm_orders_checked(const tm_live *live)

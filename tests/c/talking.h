@@ -23,7 +23,7 @@ static inline void feed(struct tm_talk *talk, char who, const char *text, size_t
 {
     unsigned char *exact = malloc(size ? size : 1);
     memcpy(exact, text, size);
-    tm_talk_feed(talk, who == 'c' ? TM_FROM_CLIENT : TM_FROM_SERVER, exact, size);
+    tm_talk_feed(talk, NULL, who == 'c' ? TM_FROM_CLIENT : TM_FROM_SERVER, exact, size);
     free(exact);
 }
 

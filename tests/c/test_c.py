@@ -44,6 +44,7 @@ PROGRAMS = {
     "test_pump_recover": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
     "test_talk": PROTOCOLS,
     "test_talk_others": PROTOCOLS,
+    "test_kept": PROTOCOLS,
     "test_kernel_count": ("kernel_count.c",),
     "test_descriptors": ("descriptors.c",),
     "test_trust": ("trust.c", "commons.c"),
@@ -65,7 +66,7 @@ PROGRAMS = {
         if path.name != "privileges.c"
     ),
     "test_swap": ("conn/swap.c", "trust.c", "commons.c"),
-    "test_live": (),
+    "test_live": PROTOCOLS,
     "test_shape": (),
     "test_pinned": (),
     "test_access_log": (),

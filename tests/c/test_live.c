@@ -177,6 +177,7 @@ static struct tm_live *live_with_annex(uint32_t capacity, uint32_t index, uint32
     tm_annex_clear(annex);
     tm_annex_own(annex, index, 5);
     annex->length = sizeof(struct tm_known);
+    tm_known_in(annex)->first_bytes = TM_FIRST_TLS;
     tm_known_in(annex)->sni_size = 9;
     memcpy(tm_known_in(annex)->sni, "a.example", 9);
     return live;
@@ -205,6 +206,26 @@ static void an_annex_is_copied_for_its_own_record_alone(void)
     CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
     copy.cold.annex = 0;
     CHECK(!tm_annex_copy(live, CAPACITY, INDEX, &copy, &got));
+    free(live);
+}
+
+/* Passwords stand where a TLS client has a name: nobody reads them from there. */
+static void what_is_kept_of_a_client_is_not_copied(void)
+{
+    struct tm_live *live = live_with_annex(1, 0, 0);
+    struct tm_annex *annex = tm_live_annexes(live, 1);
+    struct tm_known *there = tm_known_in(annex), known;
+    static const unsigned char none[sizeof(there->kept)];
+    struct tm_copy copy;
+    tm_talk_begin(&annex->talk, TM_PROTOCOL_REDIS);
+    memset(&there->kept, 'x', sizeof(there->kept));
+    for (there->first_bytes = 0; there->first_bytes < TM_FIRST_KINDS; there->first_bytes++) {
+        bool is_tls = there->first_bytes == TM_FIRST_TLS;
+        CHECK(tm_conn_copy(live, 1, 0, &copy) && tm_known_copy(live, 1, 0, &copy, &known));
+        CHECK_EQUAL(known.sni_size, is_tls ? 9 : 0);
+        CHECK(is_tls || memcmp(&known.kept, none, sizeof(none)) == 0);
+        CHECK(!tm_kept_in(annex) == is_tls);
+    }
     free(live);
 }
 
@@ -237,6 +258,7 @@ int main(void)
     RUN(the_last_failed_connects_can_be_read);
     RUN(only_these_moves_are_legal);
     RUN(an_annex_is_copied_for_its_own_record_alone);
+    RUN(what_is_kept_of_a_client_is_not_copied);
     RUN(sizes_in_an_annex_are_not_believed);
     return 0;
 }

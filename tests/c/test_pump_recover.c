@@ -107,7 +107,7 @@ static void begin_to_hear(struct rig *rig, struct shared *shared)
     shared->half.splicing = TM_HEARD;
     rig->pump.talk = &shared->talk;
     tm_talk_begin(&shared->talk, TM_PROTOCOL_REDIS);
-    tm_talk_feed(&shared->talk, TM_FROM_CLIENT, (const unsigned char *)REQUEST, REQUEST_SIZE);
+    tm_talk_feed(&shared->talk, NULL, TM_FROM_CLIENT, (const unsigned char *)REQUEST, REQUEST_SIZE);
 }
 
 /* After a death: what it says is true, or it says nothing. Whether it says something. */

@@ -260,7 +260,7 @@ static void what_was_not_heard_is_unknown(void)
     CHECK_EQUAL(tm_talk_moment(&talk, TM_PROTOCOL_REDIS, all), TM_MOMENT_SAFE);
     CHECK_EQUAL(tm_talk_moment(&talk, TM_PROTOCOL_REDIS, more), TM_MOMENT_UNKNOWN);
     CHECK_EQUAL(tm_talk_moment(&talk, TM_PROTOCOL_MYSQL, all), TM_MOMENT_UNKNOWN);
-    tm_talk_feed(NULL, 0, NULL, 0);
+    tm_talk_feed(NULL, NULL, 0, NULL, 0);
 }
 
 static void what_is_corrupt_says_nothing(void)

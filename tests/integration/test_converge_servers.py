@@ -114,7 +114,10 @@ def shift(proxy: Proxy) -> None:
 
 def await_left(proxy: Proxy, **expected: int) -> None:
     """Until so many are left at v1, with reasons why they are."""
-    known = ("busy", "unanswered", "in_transaction", "subscribed", "unknown")
+    known = (
+        *("busy", "unanswered", "in_transaction", "subscribed", "unknown"),
+        *("stateful", "turned_away"),
+    )
 
     def left() -> dict[str, int]:
         found = state(proxy) or {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def rows(worker: RelayWorker, quiet: int = 0) -> list[RelayingRow]:
-    found = Relaying([worker.live], {0: (quiet, False, worker.rules.converge_protocol)})
+    found = Relaying([worker.live], {0: (quiet, False, worker.rules.converge_protocol, False)})
     for _ in found.steps():
         pass
     assert sum(found.counts[0].values()) >= len(found.rows[0])

@@ -67,6 +67,8 @@ def candidate(moment: str, *, idle: int = QUIET, last: bool = True) -> Candidate
         (candidate("transaction"), "in_transaction"),
         (candidate("transaction", idle=0, last=False), "in_transaction"),
         (candidate("subscribed"), "subscribed"),
+        (candidate("stateful"), "stateful"),
+        (candidate("turned_away", idle=0), "turned_away"),
         (candidate("unknown"), "unknown"),
         (candidate("unknown", idle=0), "busy"),  # what moves just now may look so
     ],
@@ -79,4 +81,8 @@ def test_the_reasons_in_words() -> None:
     blocked = Blocked(busy=2, in_transaction=1, unknown=3)
     assert waiting_text(blocked._asdict()) == "2 busy, 1 in a transaction, 3 not understood"
     assert waiting_text(Blocked()._asdict()) == ""
-    assert blocked + Blocked(1, 1, 1, 1, 1) == Blocked(3, 1, 2, 1, 4)
+    assert blocked + Blocked(1, 1, 1, 1, 1, 1, 1) == Blocked(3, 1, 2, 1, 4, 1, 1)
+    elsewhere = Blocked(stateful=1, turned_away=2)
+    assert waiting_text(elsewhere._asdict()) == (
+        "1 with state that can't go along, 2 not accepted by the other endpoint"
+    )

@@ -74,13 +74,13 @@ def config(path: Path, converge: str, route: str = "") -> Any:
     return load([str(file)])
 
 
-@pytest.mark.parametrize("protocol", ["none", "memcached", "http1"])
+@pytest.mark.parametrize("protocol", ["none", "memcached", "http1", "redis"])
 def test_protocols_without_a_session_may_be_rehomed(tmp_path: Path, protocol: str) -> None:
     (route,) = config(tmp_path, f", protocol: {protocol}").routes
     assert route.policy.converge.method == "rehome"
 
 
-@pytest.mark.parametrize("protocol", ["postgres", "mysql", "redis", "mqtt"])
+@pytest.mark.parametrize("protocol", ["postgres", "mysql", "mqtt"])
 def test_those_with_one_may_not(tmp_path: Path, protocol: str) -> None:
     with pytest.raises(TcpmuxError, match=f"{protocol} has a session .* use method close"):
         config(tmp_path, f", protocol: {protocol}")
