@@ -241,9 +241,11 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
     size_t read = 0;
     half->blocked = TM_PUMPING;
     enum tm_pump_result result = flush(half, destination);
-    bool copies = !pump->bounded && half->splicing != TM_SPLICE && tm_pipe_ready(&pump->pool);
-    if (pump->ahead && !copies && !send_ahead_alone(pump, half, destination))
-        result = TM_PUMP_DESTINATION_ERROR;
+    if (pump->ahead) {
+        bool copies = !pump->bounded && half->splicing != TM_SPLICE && tm_pipe_ready(&pump->pool);
+        if (!copies && !send_ahead_alone(pump, half, destination))
+            result = TM_PUMP_DESTINATION_ERROR;
+    }
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
         size_t got = 0, most = pump->budget - read;
         if (half->pipe.in >= 0 && tm_pipe_is_tight(&pump->pool))

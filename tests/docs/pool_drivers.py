@@ -113,9 +113,12 @@ class _OfSQL(Driver):
             cursor.close()
 
     def executed(self) -> Counter[int]:
-        with import_module("psycopg").connect(
-            f"host=127.0.0.1 port={self._server} user=postgres dbname=postgres"
-        ) as client:
+        return self.executed_at(self._server)
+
+    @staticmethod
+    def executed_at(server: int) -> Counter[int]:
+        connect = import_module("psycopg").connect
+        with connect(f"host=127.0.0.1 port={server} user=postgres dbname=postgres") as client:
             return Counter(row[0] for row in client.execute("SELECT id FROM ledger"))
 
 
@@ -207,7 +210,8 @@ class Asyncpg(Driver):
     async def stop(self) -> None:
         await self._pool.close()
 
-    executed = _OfSQL.executed
+    def executed(self) -> Counter[int]:
+        return Psycopg.executed_at(self._server)
 
 
 class _MySQL:

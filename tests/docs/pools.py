@@ -20,6 +20,8 @@ import asyncio
 import itertools
 import logging
 import random
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -28,15 +30,24 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from tests.docs.pool_drivers import DRIVERS, SERVERS, Driver
+from tests.docs.pool_drivers import DRIVERS, SERVERS, Driver, Psycopg
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
+from tests.integration.test_converge_servers import PROGRAMS
 from tests.support import free_port, patient, short_directory, wait_for
 
 IN_A_TRANSACTION = 0.1  # s
 PAUSE = 0.45  # s between two pieces of work, on average
 SINGLE = 3  # one of so many pieces of work is a single statement
-BEFORE_AND_AFTER = 3.0  # s without a change
+# Statement 0 is BEGIN.
+PGBENCH = """BEGIN;
+INSERT INTO ledger VALUES (:client_id);
+SELECT pg_sleep(0.1);
+COMMIT;
+\\sleep 400 ms
+"""
+POOLS = [*DRIVERS, "pgbench", "pgbench -C"]
+AFTER = 3.0  # s without a change
 DEADLINE = patient(60)  # s for the live connections
 
 
@@ -152,38 +163,83 @@ def judge(seen: Seen, executed: Counter[int]) -> dict[str, int]:
     }
 
 
+def in_front(stack: ExitStack, server: int, protocol: str, options: argparse.Namespace) -> Proxy:
+    """All goes to v1. Its first route has that port."""
+    port = free_port()
+    r = route("r", port, v1=(1, f"127.0.0.1:{server}"), v2=(0, f"127.0.0.2:{server}"))
+    converge: dict[str, Any] = {
+        "when": ["weights"], "rate": options.rate, "quiet": options.quiet,
+        "deadline": f"{DEADLINE:g}s",
+    }  # fmt: skip
+    if not options.blind:
+        converge["protocol"] = protocol
+        converge["goodbye"] = options.goodbye and protocol != "redis"
+    made = routes({**r, "converge": converge}, workers=2)
+    proxy = Proxy(stack.enter_context(short_directory()), made)
+    stack.callback(proxy.stop)
+    return proxy
+
+
+def port_of(proxy: Proxy) -> int:
+    return int(proxy.status()["routes"][0]["listen"][0].rpartition(":")[2])
+
+
+def to_and_fro(proxy: Proxy) -> str:
+    """All to v2, and then half of them back; what there is to be said of it."""
+    before = _live(proxy)
+    said = [_shift(proxy, {"v1": 0, "v2": 100}), _shift(proxy, {"v1": 50, "v2": 50})]
+    destinations = proxy.status()["routes"][0]["destinations"]
+    closed = sum(each["closed"]["converged"] for each in destinations)
+    return f"{closed} connections closed; {before}; {'; '.join(said)}"
+
+
+def run_pgbench(name: str, options: argparse.Namespace) -> bool:
+    """It does not connect again. Whether the server has what it has counted."""
+    with ExitStack() as stack:
+        server = stack.enter_context(SERVERS["postgres"]())
+        proxy = in_front(stack, server, "postgres", options)
+        script = stack.enter_context(short_directory()) / "script"
+        script.write_text(PGBENCH)
+        command = [
+            f"{PROGRAMS}pgbench", "-h", "127.0.0.1", "-p", str(port_of(proxy)), "-U", "postgres",
+            "-n", "-c", str(options.clients), "-T", "40", "-f", str(script),
+        ]  # fmt: skip
+        more = ["-C"] if name.endswith("-C") else []
+        process = subprocess.Popen(
+            [*command, *more, "postgres"],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        stack.callback(process.kill)
+        time.sleep(AFTER)
+        said = to_and_fro(proxy)
+        printed = process.communicate(timeout=patient(120))[0]
+        executed = Psycopg.executed_at(server).total()
+    found = re.search(r"actually processed: (\d+)", printed)
+    done = int(found[1]) if found else 0
+    aborted = re.findall(r"client \d+ (?:script \d+ )?aborted in command \d+", printed)
+    ends = Counter(each.rpartition(" aborted ")[2] for each in aborted)
+    print(f"{name}: {done} done, the server has {executed}; clients aborted: {dict(ends)}; {said}")
+    return done == executed
+
+
 def run(name: str, options: argparse.Namespace) -> bool:
     """One pool. Whether it went well."""
+    if name.startswith("pgbench"):
+        return run_pgbench(name, options)
     make = DRIVERS[name]
     with ExitStack() as stack:
         server = stack.enter_context(SERVERS[make.server]())
-        port = free_port()
-        r = route("r", port, v1=(1, f"127.0.0.1:{server}"), v2=(0, f"127.0.0.2:{server}"))
-        converge: dict[str, Any] = {
-            "when": ["weights"], "rate": options.rate, "quiet": options.quiet,
-            "deadline": f"{DEADLINE:g}s",
-        }  # fmt: skip
-        if not options.blind:
-            converge["protocol"] = make.protocol
-            converge["goodbye"] = options.goodbye and make.protocol != "redis"
-        proxy = Proxy(
-            stack.enter_context(short_directory()),
-            routes({**r, "converge": converge}, workers=2),
-        )
-        stack.callback(proxy.stop)
-        driver = make(server, port, options.clients)
+        proxy = in_front(stack, server, make.protocol, options)
+        driver = make(server, port_of(proxy), options.clients)
         stack.callback(driver.close)
         clients = Clients(driver, options.clients)
-        time.sleep(BEFORE_AND_AFTER)
-        before = _live(proxy)
-        said = [_shift(proxy, {"v1": 0, "v2": 100}), _shift(proxy, {"v1": 50, "v2": 50})]
-        time.sleep(BEFORE_AND_AFTER)
+        wait_for(lambda: len(clients.seen.done) > 3 * options.clients, "all to work", DEADLINE)
+        said = to_and_fro(proxy)
+        time.sleep(AFTER)
         clients.stop()
-        destinations = proxy.status()["routes"][0]["destinations"]
-        closed = sum(each["closed"]["converged"] for each in destinations)
         found = judge(clients.seen, driver.executed())
     words = ", ".join(f"{count} {what}" for what, count in found.items())
-    print(f"{name}: {words}; {closed} connections closed; {before}; {'; '.join(said)}")
+    print(f"{name}: {words}; {said}")
     for error, times in clients.seen.errors.most_common(6):
         print(f"    {times} x {error}")
     sys.stdout.flush()
@@ -199,7 +255,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("pool", nargs="*", choices=[[], *DRIVERS])
+    parser.add_argument("pool", nargs="*", choices=[[], *POOLS])
     parser.add_argument("--clients", type=int, default=200, metavar="N")
     parser.add_argument("--rate", default="20/s")
     parser.add_argument("--quiet", default="200ms")
@@ -207,7 +263,7 @@ def main() -> int:
     parser.add_argument("--blind", action="store_true", help="tcpmux is not told the protocol")
     options = parser.parse_args()
     logging.disable()  # what pools say of each connection
-    good = [run(name, options) for name in options.pool or DRIVERS]
+    good = [run(name, options) for name in options.pool or POOLS]
     return 0 if all(good) else 1
 
 
