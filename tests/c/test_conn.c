@@ -122,6 +122,50 @@ static void annexes_are_taken_and_given_back(void)
     end_worker(w);
 }
 
+static bool is_wiped(const struct tm_annex *annex)
+{
+    for (int i = 0; i < TM_ANNEX_BYTES; i++)
+        if (annex->bytes[i])
+            return false;
+    return true;
+}
+
+/* What is kept of a client goes with its annex, also where a death has come before that; and what a
+ * death has left half written is not kept. */
+static void what_is_kept_is_wiped(void)
+{
+    struct tm_worker *w = new_worker(new_live());
+    struct tm_descriptors all;
+    int clients[4];
+    uint32_t index;
+    CHECK(tm_descriptors_list(&all) == 0);
+    for (int i = 0; i < 4; i++) {
+        clients[i] = open_connection(w, &index);
+        struct tm_annex *annex = tm_annex_take(w, index);
+        CHECK(annex && is_wiped(annex));
+        tm_talk_begin(&annex->talk, TM_PROTOCOL_REDIS);
+        tm_kept_begin(&tm_known_in(annex)->kept);
+        tm_talk_feed(&annex->talk, tm_kept_in(annex), TM_FROM_CLIENT,
+                     (const unsigned char *)"AUTH p\r\n", 8);
+        CHECK(!is_wiped(annex) && tm_kept_is_whole(tm_kept_in(annex)));
+    }
+    tm_annex_release(w, 0);
+    CHECK(is_wiped(&w->annexes[0]));
+    w->colds[1].annex = 0; /* and there its worker has died */
+    tm_annex_recover(w);
+    CHECK(is_wiped(&w->annexes[1]) && !is_wiped(&w->annexes[2]));
+    tm_known_in(&w->annexes[2])->kept.seal ^= 1;
+    w->annexes[3].talk.seal ^= 1;
+    for (uint32_t at = 2; at < 4; at++) {
+        CHECK(tm_annex_claim(w, at, &all));
+        CHECK(!tm_kept_in(&w->annexes[at]) && is_wiped(&w->annexes[at]));
+    }
+    for (int i = 0; i < 4; i++)
+        CHECK(close(clients[i]) == 0 && close(w->records[i].fd[TM_CLIENT]) == 0);
+    tm_descriptors_free(&all);
+    end_worker(w);
+}
+
 /* What a dead worker leaves of annexes: its own are known again, all else is free, and a wrong number
  * costs the record that has it. */
 static void annexes_after_a_death(void)
@@ -535,6 +579,7 @@ int main(void)
     table = fresh(sizeof(*table));
     commons = fresh(sizeof(*commons));
     RUN(annexes_are_taken_and_given_back);
+    RUN(what_is_kept_is_wiped);
     RUN(annexes_after_a_death);
     RUN(a_stage_that_waits_goes_on_where_it_was);
     RUN(what_comes_just_before_the_end_is_read);
