@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -23,11 +25,20 @@ def stamp(package: Path) -> str:
     """As build(), of the package in that directory."""
     made = blake2b(digest_size=DIGITS // 2)
     try:
-        for path in sorted(package.rglob("*")):
-            if "__pycache__" not in path.parts and path.is_file():
-                data = path.read_bytes()
-                made.update(f"{path.relative_to(package)} {len(data)}\n".encode())
-                made.update(data)
+        for name in sorted(_files(str(package)), key=lambda name: name.split(os.sep)):
+            data = (package / name).read_bytes()
+            made.update(f"{name} {len(data)}\n".encode())
+            made.update(data)
     except OSError:
         return UNKNOWN
     return made.hexdigest()
+
+
+def _files(package: str) -> Iterator[str]:
+    """Their paths below it, as text: paths of pathlib take longer, and control waits for this."""
+    for directory, inner, names in os.walk(package):
+        if "__pycache__" in inner:
+            inner.remove("__pycache__")
+        for path in (os.path.join(directory, name) for name in names):
+            if os.path.isfile(path):
+                yield path[len(package) + 1 :]

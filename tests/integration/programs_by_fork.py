@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -110,7 +111,6 @@ def _become(
     directory: str,
     environment: dict[str, str],
 ) -> NoReturn:
-    code: object = 1
     try:
         for number, fd in enumerate(standard):
             if fd != -1:
@@ -124,6 +124,17 @@ def _become(
         os.environ.clear()
         os.environ.update(environment)
         _forget_log()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    run(begin)
+
+
+def run(begin: Callable[[], object]) -> NoReturn:
+    """To its end, as the interpreter would: but that does not take all apart which was imported,
+    and copies it for that, as it is shared with the process that has forked."""
+    code: object = 1
+    try:
         code = begin()
     except SystemExit as end:
         code = end.code
@@ -132,6 +143,7 @@ def _become(
     if not isinstance(code, int | None):
         print(code, file=sys.stderr)
         code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
     atexit._run_exitfuncs()
     for file in (sys.stdout, sys.stderr):
         with suppress(OSError):

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import tcpmux.__main__ as program
+from tcpmux.build import build
 from tests.integration import programs_by_fork
 
 # What a master has loaded when it is ready.
@@ -228,6 +229,7 @@ def _main() -> None:
     for name in LOADED:
         import_module(name)
     programs_by_fork.load()
+    build()
     gc.collect()
     gc.freeze()
     arguments = fork_on_demand(socket.socket(fileno=int(sys.argv[1])))
@@ -235,7 +237,7 @@ def _main() -> None:
     # As the interpreter has them.
     sys.argv[:] = [program.__file__, *arguments]
     sys.orig_argv[:] = [sys.executable, "-m", MODULE, *arguments]
-    program.main()  # type: ignore[attr-defined]  # which it imports
+    programs_by_fork.run(program.main)  # type: ignore[attr-defined]  # which it imports
 
 
 if __name__ == "__main__":
