@@ -22,10 +22,12 @@ static const struct {
 /* Is answered whatever is kept: with an error where the server wants to be told more. */
 static const char LAST[] = "*1\r\n$4\r\nPING\r\n";
 
+/* Without the NUL at its end. */
 static size_t put_text(unsigned char *to, const char *text)
 {
-    size_t size = strlen(text);
-    memcpy(to, text, size);
+    size_t size = 0;
+    for (; text[size]; size++)
+        to[size] = (unsigned char)text[size];
     return size;
 }
 
