@@ -79,6 +79,12 @@ def stays(proxy: Proxy) -> Counter[str]:
     return Counter(str(each["stays"]) for each in found)
 
 
+def elsewhere(proxy: Proxy, to: str) -> set[str]:
+    """Why connections that are not at that destination stay where they are."""
+    found = proxy.client.connections()["connections"]
+    return {str(each["stays"]) for each in found if each["destination"] != to}
+
+
 def test_the_other_server_knows_the_client(
     start_proxy: StartProxy, servers: tuple[int, int]
 ) -> None:
@@ -214,11 +220,15 @@ def test_while_workers_die_everybody_is_who_he_was(
             before = live(proxy)
             wait_for(lambda: state(proxy) is None or live(proxy) != before, "a move")  # noqa: B023
             kill_workers(proxy)
-        goal = {"v1": 20 * v1, "v2": 20 * v2}
-        wait_for(lambda: live(proxy) == goal, f"{goal}", patient(60))  # noqa: B023
+        to = "v1" if v1 else "v2"
+        wait_for(lambda: elsewhere(proxy, to) <= {"unknown"}, f"all to be at {to}", patient(60))  # noqa: B023
+    # What a worker dies in the middle of is not known from then on: of one connection at most.
+    found = proxy.client.connections()["connections"]
+    unknown = sum(each["stays"] == "unknown" for each in found)
+    assert unknown <= 3 * 3 * len(proxy.status()["workers"])
     over.set()
     for client in clients:
         client.join(patient(30))
     assert [client.error for client in clients if client.error] == []
-    assert all(set(client.answered) == {0, 1} for client in clients)
+    assert sum(set(client.answered) == {0, 1} for client in clients) >= 20 - unknown
     assert all(worker["counters"]["abandoned"] == 0 for worker in proxy.status()["workers"])
