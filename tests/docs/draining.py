@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -34,6 +33,7 @@ from tcpmux.cli.top import View
 from tcpmux.cli.top_model import Model
 from tcpmux.control.client import Client
 from tcpmux.control.schema import SORT_KEYS
+from tests.docs.envoy_by_eds import ENVOY, KEY, TCP_PROXY, endpoints, envoy_config
 from tests.docs.pages import DOCS
 from tests.docs.pool_drivers import redis
 from tests.integration.proxy import Proxy
@@ -274,70 +274,6 @@ def behind_haproxy(stack: ExitStack, servers: Servers) -> list[str]:
 
 # --- Envoy ------------------------------------------------------------------------------------
 
-KEY = "maintenance"  # a server that has it is to be taken for failed
-HEALTH_CHECK = {
-    "timeout": "2s", "interval": "0.5s", "unhealthy_threshold": 1, "healthy_threshold": 1,
-    "reuse_connection": False,
-    "custom_health_check": {
-        "name": "envoy.health_checkers.redis",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.health_checkers.redis.v3.Redis",
-            "key": KEY,
-        },
-    },
-}  # fmt: skip
-ENVOY = Path(".venv-peers/bin/envoy").absolute()
-
-
-def envoy_config(place: Path, port: int, filters: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "node": {"id": "proxy", "cluster": "proxies"},
-        "static_resources": {
-            "listeners": [{
-                "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
-                "filter_chains": [{"filters": filters}],
-            }],
-            "clusters": [{
-                "name": "redis", "type": "EDS", "connect_timeout": "10s",
-                "health_checks": [HEALTH_CHECK],
-                "close_connections_on_host_health_failure": True,
-                "eds_cluster_config": {"eds_config": {
-                    "resource_api_version": "V3",
-                    "path_config_source": {
-                        "path": f"{place}/eds.yaml",
-                        "watched_directory": {"path": str(place)},
-                    },
-                }},
-            }],
-        },
-    }  # fmt: skip
-
-
-TCP_PROXY = {
-    "name": "envoy.filters.network.tcp_proxy",
-    "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        "stat_prefix": "r", "cluster": "redis",
-    },
-}  # fmt: skip
-
-
-def endpoints(place: Path, states: dict[int, str]) -> None:
-    """Port -> health, as a control plane says it."""
-    text = yaml.safe_dump({
-        "resources": [{
-            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            "cluster_name": "redis",
-            "endpoints": [{"lb_endpoints": [
-                {"health_status": state, "endpoint": {"address": {
-                    "socket_address": {"address": "127.0.0.1", "port_value": port}}}}
-                for port, state in states.items()
-            ]}],
-        }],
-    })  # fmt: skip
-    (place / "new").write_text(text)
-    (place / "new").rename(place / "eds.yaml")
-
 
 def behind_envoy(stack: ExitStack, servers: Servers) -> list[str]:
     port, place = free_port(), stack.enter_context(short_directory())
@@ -397,8 +333,10 @@ def main() -> int:
     parser.add_argument("--print", action="store_true", help="instead of changing the page")
     options = parser.parse_args()
     for name in options.proxy or PROXIES:
-        if name == "haproxy" and not system_program("haproxy"):
-            print("haproxy is not installed", file=sys.stderr)
+        if (name == "haproxy" and not system_program(name)) or (
+            name == "envoy" and not ENVOY.exists()
+        ):
+            print(f"{name} is not installed", file=sys.stderr)
             return 2
         lines = record(name)
         if options.print:
