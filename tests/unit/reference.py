@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -94,7 +95,8 @@ class Node:
     in_braces: bool
 
 
-def nodes_of(text: str) -> dict[Path, Node]:
+@lru_cache(maxsize=1)  # asked for each key in turn, of which few are missing
+def nodes_of(text: str) -> Mapping[Path, Node]:
     found: dict[Path, Node] = {}
 
     def walk(node: yaml.Node, path: Path) -> None:

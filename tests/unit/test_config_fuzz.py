@@ -4,6 +4,7 @@ long time."""
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -139,7 +140,8 @@ WRONG: list[object] = [
     {},
     {"x": 1},
 ]
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in Python, it takes most of the time
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in Python, it takes ten times as long
+KEY_THAT_IS_A_NUMBER = re.compile(r'"(\d+)":')
 OF_PYDANTIC = re.compile(
     "Input should|Field required|Value error|valid (string|integer|number|dictionary|list)|"
     "Extra inputs|unable to|at most .* after validation|expected another value"
@@ -169,16 +171,23 @@ def each_as(node: object, value: object) -> Iterator[object]:
                 yield [*node[:at], changed, *node[at + 1 :]]
 
 
+def as_yaml(document: object) -> str:
+    """In JSON, which is YAML but for one number and for keys that are numbers: to have it written
+    as YAML takes as long as a third of what is tested."""
+    text = json.dumps(document).replace("Infinity", ".inf")
+    return "---\n" + KEY_THAT_IS_A_NUMBER.sub(r"\1:", text) + "\n"
+
+
 @pytest.mark.parametrize("value", WRONG, ids=repr)
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: f"{len(seed)} bytes")
 def test_no_words_of_the_validator_reach_a_user(seed: bytes, value: object, tmp_path: Path) -> None:
     """Whatever is wrong, and wherever, is said in words of our own."""
-    documents = list(yaml.safe_load_all(seed))
+    documents = list(yaml.load_all(seed, LOADER))
     file = tmp_path / "f.yaml"
     for changed in (leaves_as(documents, value), *each_as(documents, value)):
         if not isinstance(changed, list):
             continue
-        file.write_text(yaml.dump_all(changed, Dumper=DUMPER))
+        file.write_text("".join(map(as_yaml, changed)))
         try:
             load([file], ["tcp-echo/v1=127.0.0.1:1", "tcp-echo/v2=127.0.0.1:2"])
         except ConfigError as error:

@@ -14,6 +14,7 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +155,14 @@ def test_the_reference_has_every_key_with_its_range_and_every_algorithm() -> Non
     assert made_of(text) == text, "make docs adds what is missing"
 
 
+@cache
+def reference() -> Any:
+    return yaml.safe_load(REFERENCE.read_text())
+
+
 @AN_ENTRY
 def test_the_reference_has_the_default(entry: Entry) -> None:
-    value = yaml.safe_load(REFERENCE.read_text())
+    value = reference()
     for step in entry.path:
         value = value[step]
     found = parser(entry.row)(value) if entry.row.kind is not Kind.RATE else value
