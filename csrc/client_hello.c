@@ -110,68 +110,77 @@ static enum tm_hello_result cross(struct place *place, uint32_t limit, uint32_t 
 
 /* --- a message that is whole ---------------------------------------------------------------- */
 
-/* Bytes of the message that lie together, at most `most` of them. */
-static const unsigned char *together(struct place *place, uint32_t most, uint32_t *size)
+/* What is left of a part of it. */
+struct part {
+    const unsigned char *at, *end;
+};
+
+static uint32_t left_of(const struct part *part)
 {
-    if (place->left == 0) {
-        enum tm_hello_result result = enter(place);
-        assert(result == TM_HELLO_WHOLE); /* cross() has been there */
-        (void)result;
+    return (uint32_t)(part->end - part->at);
+}
+
+/* The message without the heads of its records, which were crossed before: as it lies there if it
+ * is in one, as nearly always; else it is put together in `bytes`. */
+static struct part whole_message(unsigned char *bytes, struct place start, uint32_t size)
+{
+    enum tm_hello_result result = enter(&start);
+    unsigned char *first = bytes + start.at, *to = first;
+    while (result == TM_HELLO_WHOLE && start.left < size - start.offset) {
+        uint32_t piece = start.left;
+        memmove(to, bytes + start.at, piece);
+        to += piece;
+        advance(&start, piece);
+        result = enter(&start);
     }
-    *size = (uint32_t)smaller(place->left, most);
-    return place->bytes + place->at;
+    assert(result == TM_HELLO_WHOLE); /* cross() has been there */
+    if (start.offset)
+        memmove(to, bytes + start.at, size - start.offset);
+    return (struct part){first, first + size};
 }
 
-static void copy(struct place *place, void *to, uint32_t size)
+/* False: less than that is left. */
+static bool skip(struct part *part, uint32_t size)
 {
-    unsigned char *into = to;
-    while (size) {
-        uint32_t part;
-        const unsigned char *from = together(place, size, &part);
-        if (into) {
-            memcpy(into, from, part);
-            into += part;
-        }
-        advance(place, part);
-        size -= part;
-    }
-}
-
-static void skip_to(struct place *place, uint32_t end)
-{
-    uint32_t size = end - place->offset;
-    if (size <= place->left)
-        advance(place, size);
-    else
-        copy(place, NULL, size);
-}
-
-/* False: less than that is left up to `end`. */
-static bool read_number(struct place *place, uint32_t end, uint32_t bytes, uint32_t *number)
-{
-    unsigned char digits[2];
-    assert(bytes <= sizeof(digits));
-    const unsigned char *at = digits;
-    if (end - place->offset < bytes)
+    if (size > left_of(part))
         return false;
-    if (bytes <= place->left) { /* as nearly always */
-        at = place->bytes + place->at;
-        advance(place, bytes);
-    } else {
-        copy(place, digits, bytes);
-    }
-    *number = bytes == 1 ? at[0] : two_bytes(at);
+    part->at += size;
     return true;
 }
 
-/* A length, which takes `bytes`, and what is so long: where that ends. */
-static bool read_vector(struct place *place, uint32_t end, uint32_t bytes, uint32_t *vector_end)
+static bool read_one(struct part *part, uint32_t *number)
+{
+    if (part->at == part->end)
+        return false;
+    *number = *part->at++;
+    return true;
+}
+
+static bool read_two(struct part *part, uint32_t *number)
+{
+    if (left_of(part) < 2)
+        return false;
+    *number = two_bytes(part->at);
+    part->at += 2;
+    return true;
+}
+
+/* A length, which takes one byte or two, and what is so long. */
+static bool read_vector(struct part *part, uint32_t bytes, struct part *vector)
 {
     uint32_t size;
-    if (!read_number(place, end, bytes, &size) || size > end - place->offset)
+    if (!(bytes == 1 ? read_one(part, &size) : read_two(part, &size)) || size > left_of(part))
         return false;
-    *vector_end = place->offset + size;
+    *vector = (struct part){part->at, part->at + size};
+    part->at += size;
     return true;
+}
+
+/* The same of all that is left of a part, and not of nothing. */
+static bool read_list(const struct part *part, struct part *list)
+{
+    struct part all = *part;
+    return read_vector(&all, 2, list) && all.at == all.end && list->at < list->end;
 }
 
 /* --- names ---------------------------------------------------------------------------------- */
@@ -199,15 +208,15 @@ static bool is_host_name(const char *name, uint32_t size)
 }
 
 /* One that is no host name is none: what it means to the server is the server's business. */
-static void keep_name(struct place *place, uint32_t end, struct tm_hello *hello)
+static void keep_name(const struct part *name, struct tm_hello *hello)
 {
-    uint32_t size = end - place->offset;
+    uint32_t size = left_of(name);
     if (size > TM_SNI_MAX)
         return;
-    copy(place, hello->sni, size);
-    for (uint32_t i = 0; i < size; i++)
-        if (hello->sni[i] >= 'A' && hello->sni[i] <= 'Z')
-            hello->sni[i] = (char)(hello->sni[i] + ('a' - 'A'));
+    for (uint32_t i = 0; i < size; i++) {
+        unsigned char byte = name->at[i];
+        hello->sni[i] = (char)(byte >= 'A' && byte <= 'Z' ? byte + ('a' - 'A') : byte);
+    }
     if (size && hello->sni[size - 1] == '.')
         size--;
     hello->sni_size = is_host_name(hello->sni, size) ? (uint8_t)size : 0;
@@ -215,98 +224,89 @@ static void keep_name(struct place *place, uint32_t end, struct tm_hello *hello)
 }
 
 /* At most one host name. */
-static bool read_server_name(struct place *place, uint32_t end, struct tm_hello *hello)
+static bool read_server_name(const struct part *extension, struct tm_hello *hello)
 {
-    uint32_t list_end, type, name_end;
+    struct part list, name;
     bool has_name = false;
-    if (!read_vector(place, end, 2, &list_end) || list_end != end || place->offset == end)
+    if (!read_list(extension, &list))
         return false;
-    while (place->offset < end) {
-        if (!read_number(place, end, 1, &type) || !read_vector(place, end, 2, &name_end) ||
-            place->offset == name_end)
+    while (list.at < list.end) {
+        uint32_t type;
+        if (!read_one(&list, &type) || !read_vector(&list, 2, &name) || name.at == name.end)
             return false;
-        if (type == HOST_NAME) {
-            if (has_name)
-                return false;
-            has_name = true;
-            keep_name(place, name_end, hello);
-        }
-        skip_to(place, name_end);
+        if (type != HOST_NAME)
+            continue;
+        if (has_name)
+            return false;
+        has_name = true;
+        keep_name(&name, hello);
     }
     return true;
 }
 
-static bool read_alpn(struct place *place, uint32_t end, struct tm_hello *hello)
+static bool read_alpn(const struct part *extension, struct tm_hello *hello)
 {
-    uint32_t list_end, name_end;
+    struct part list, name;
     bool has_room = true;
-    if (!read_vector(place, end, 2, &list_end) || list_end != end || place->offset == end)
+    if (!read_list(extension, &list))
         return false;
-    while (place->offset < end) {
-        if (!read_vector(place, end, 1, &name_end) || place->offset == name_end)
+    while (list.at < list.end) {
+        if (!read_vector(&list, 1, &name) || name.at == name.end)
             return false;
-        uint32_t size = name_end - place->offset;
-        has_room = has_room && hello->alpn_size + 1 + size <= TM_ALPN_MAX;
+        uint32_t size = 1 + left_of(&name);
+        has_room = has_room && hello->alpn_size + size <= TM_ALPN_MAX;
         if (has_room) {
-            hello->alpn[hello->alpn_size] = (unsigned char)size;
-            copy(place, hello->alpn + hello->alpn_size + 1, size);
-            hello->alpn_size = (uint8_t)(hello->alpn_size + 1 + size);
+            memcpy(hello->alpn + hello->alpn_size, name.at - 1, size);
+            hello->alpn_size = (uint8_t)(hello->alpn_size + size);
         }
         hello->alpn_cut = !has_room;
-        skip_to(place, name_end);
     }
     return true;
 }
 
 /* --- the message ---------------------------------------------------------------------------- */
 
-static bool read_extensions(struct place *place, uint32_t end, struct tm_hello *hello)
+static bool read_extensions(struct part *all, struct tm_hello *hello)
 {
     bool has_name = false, has_alpn = false;
-    while (place->offset < end) {
-        uint32_t type, extension_end;
-        if (!read_number(place, end, 2, &type) || !read_vector(place, end, 2, &extension_end))
+    while (all->at < all->end) {
+        struct part extension;
+        uint32_t type;
+        if (!read_two(all, &type) || !read_vector(all, 2, &extension))
             return false;
         if (type == EXTENSION_SERVER_NAME) {
-            if (has_name || !read_server_name(place, extension_end, hello))
+            if (has_name || !read_server_name(&extension, hello))
                 return false;
             has_name = true;
         } else if (type == EXTENSION_ALPN) {
-            if (has_alpn || !read_alpn(place, extension_end, hello))
+            if (has_alpn || !read_alpn(&extension, hello))
                 return false;
             has_alpn = true;
         }
-        skip_to(place, extension_end);
     }
     return true;
 }
 
-/* Of a whole one, up to `end`. */
-static bool read_hello(struct place *place, uint32_t end, struct tm_hello *hello)
+/* Of a whole one. */
+static bool read_hello(struct part hello_left, struct tm_hello *hello)
 {
-    uint32_t version, part_end;
-    skip_to(place, MESSAGE_HEAD);
-    if (!read_number(place, end, 2, &version) || version >> 8 != MAJOR ||
-        end - place->offset < RANDOM)
+    struct part *left = &hello_left, part;
+    uint32_t version;
+    if (!skip(left, MESSAGE_HEAD) || !read_two(left, &version) || version >> 8 != MAJOR ||
+        !skip(left, RANDOM))
         return false;
-    skip_to(place, place->offset + RANDOM);
-    if (!read_vector(place, end, 1, &part_end) || part_end - place->offset > SESSION_ID_MAX)
+    if (!read_vector(left, 1, &part) || left_of(&part) > SESSION_ID_MAX)
         return false;
-    skip_to(place, part_end);
-    if (!read_vector(place, end, 2, &part_end) || part_end == place->offset ||
-        (part_end - place->offset) % 2)
-        return false;
-    skip_to(place, part_end); /* cipher suites */
-    if (!read_vector(place, end, 1, &part_end) || part_end == place->offset)
-        return false;
-    skip_to(place, part_end); /* compression */
-    if (place->offset == end)
+    if (!read_vector(left, 2, &part) || part.at == part.end || left_of(&part) % 2)
+        return false; /* cipher suites */
+    if (!read_vector(left, 1, &part) || part.at == part.end)
+        return false; /* compression */
+    if (left->at == left->end)
         return true; /* before TLS 1.3 one may end here */
-    return read_vector(place, end, 2, &part_end) && part_end == end &&
-           read_extensions(place, end, hello);
+    return read_vector(left, 2, &part) && left->at == left->end && read_extensions(&part, hello);
 }
 
-enum tm_hello_result tm_hello_parse(const unsigned char *bytes, size_t have, uint32_t limit,
+enum tm_hello_result tm_hello_parse(unsigned char *bytes, size_t have, uint32_t limit,
                                     struct tm_hello *hello)
 {
     struct place start = {.bytes = bytes, .have = smaller(have, TM_HELLO_STREAM)}, place = start;
@@ -323,5 +323,6 @@ enum tm_hello_result tm_hello_parse(const unsigned char *bytes, size_t have, uin
     if (result != TM_HELLO_WHOLE)
         return result;
     hello->size = (uint32_t)place.at;
-    return read_hello(&start, size, hello) ? TM_HELLO_WHOLE : TM_HELLO_MALFORMED;
+    return read_hello(whole_message(bytes, start, size), hello) ? TM_HELLO_WHOLE
+                                                                : TM_HELLO_MALFORMED;
 }

@@ -46,8 +46,9 @@ struct tm_hello {
     unsigned char alpn[TM_ALPN_MAX]; /* names, each after its size, up to the first without room */
 };
 
-/* limit: bytes of the message. */
-enum tm_hello_result tm_hello_parse(const unsigned char *bytes, size_t have, uint32_t limit,
+/* limit: bytes of the message. One in several records is put together in `bytes`, which are others
+ * then. */
+enum tm_hello_result tm_hello_parse(unsigned char *bytes, size_t have, uint32_t limit,
                                     struct tm_hello *hello) __attribute__((warn_unused_result));
 
 #endif

@@ -26,8 +26,14 @@
  * has ordered the two (wait, clone). The compiler is held by signal fences.
  *
  * A header of ours that goes ahead of all stands at the start of the buffer, with PREPEND, until
- * something is read: it is read behind it, and both are sent at once. Then `ahead` is its size, and
- * the half's base tells whether it is known to be sent. With nothing to read it is sent alone.
+ * something is read: it is read behind it, and both are sent at once. Then `besides` has its size,
+ * and the half's base tells whether it is known to be sent. With nothing to read it is sent alone.
+ *
+ * A header of the client's that is to be skipped is read with what follows it: `besides` has its
+ * size, and the half's base tells how much of it is known to have been read. Where there is one of
+ * ours as well, that is copied to the place directly ahead of the payload:
+ *
+ *     ours | room for the copy, with the end of what is skipped: the copy | payload
  *
  * An operation is stored with its complement, so that a corrupt one is noticed and not acted on:
  * bytes would be lost or another connection's delivered.
@@ -80,11 +86,11 @@ struct tm_journal {
     uint8_t side;       /* of the half that it is about */
     uint8_t uncounted;  /* as the half has it: whether the cells or the kernel's counts are right */
     uint32_t listener;  /* ACCEPT: from which */
-    uint32_t read;      /* bytes in the buffer, behind those that are `ahead` */
+    uint32_t read;      /* bytes in the buffer, behind `besides` */
     uint32_t sent;      /* bytes of them that the destination took */
     uint64_t before;    /* bytes of the half passed on before this */
-    uint64_t ahead;     /* RECEIVE, SEND, QUEUE: bytes of the buffer that are sent first and are no
-                         * payload, as tm_base_make() has those that are prepended: sealed */
+    uint64_t besides;   /* RECEIVE, SEND, QUEUE: bytes of the buffer that are no payload: those that
+                         * are sent first, and those that are skipped; as tm_base_seal() has them */
     struct tm_cell received, passed;
 };
 

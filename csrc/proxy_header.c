@@ -20,10 +20,11 @@ static size_t smaller(size_t one, size_t other)
     return one < other ? one : other;
 }
 
-static bool begins(const unsigned char *bytes, size_t have, const unsigned char *start, size_t size)
-{
-    return memcmp(bytes, start, smaller(have, size)) == 0;
-}
+/* Whether they begin so, as far as they go. Of so few the call of memcmp() would cost more than all
+ * else; with all of a constant size there it is none. */
+#define BEGINS(bytes, have, start)                                                                 \
+    ((have) >= sizeof(start) ? memcmp(bytes, start, sizeof(start)) == 0                            \
+                             : memcmp(bytes, start, have) == 0)
 
 /* --- version 1 ------------------------------------------------------------------------------ */
 
@@ -75,12 +76,33 @@ static enum tm_proxy_result parse_line(const char *at, const char *end,
                : TM_PROXY_MALFORMED;
 }
 
+/* Whether one of eight bytes is this one. */
+static bool has_byte(uint64_t eight, unsigned char byte)
+{
+    const uint64_t ones = UINT64_MAX / 255;
+    uint64_t differ = eight ^ ones * byte;
+    return (differ - ones) & ~differ & ones << 7;
+}
+
+/* The first CR or LF from `at` on; `seen`: there is none. */
+static size_t end_of_line(const unsigned char *bytes, size_t at, size_t seen)
+{
+    uint64_t eight;
+    for (; at + sizeof(eight) <= seen; at += sizeof(eight)) {
+        memcpy(&eight, bytes + at, sizeof(eight));
+        if (has_byte(eight, '\r') || has_byte(eight, '\n'))
+            break;
+    }
+    while (at < seen && bytes[at] != '\r' && bytes[at] != '\n')
+        at++;
+    return at;
+}
+
 static enum tm_proxy_result parse_v1(const unsigned char *bytes, size_t have,
                                      struct tm_proxy_header *header)
 {
-    size_t seen = smaller(have, TM_PROXY_V1_MAX), end = sizeof(v1_start);
-    while (end < seen && bytes[end] != '\r' && bytes[end] != '\n')
-        end++;
+    size_t seen = smaller(have, TM_PROXY_V1_MAX);
+    size_t end = end_of_line(bytes, sizeof(v1_start), seen);
     if (end + 1 < seen ? bytes[end] != '\r' || bytes[end + 1] != '\n'
                        : end < seen && bytes[end] == '\n')
         return TM_PROXY_MALFORMED; /* one of the two without the other */
@@ -181,8 +203,7 @@ static enum tm_proxy_result parse_v2(const unsigned char *bytes, size_t have,
 enum tm_proxy_result tm_proxy_parse(const unsigned char *bytes, size_t have, uint32_t versions,
                                     struct tm_proxy_header *header)
 {
-    bool first = begins(bytes, have, v1_start, sizeof(v1_start));
-    bool second = begins(bytes, have, v2_start, sizeof(v2_start));
+    bool first = BEGINS(bytes, have, v1_start), second = !first && BEGINS(bytes, have, v2_start);
     *header = (struct tm_proxy_header){0};
     if (have == 0)
         return TM_PROXY_MORE;

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -84,7 +85,7 @@ static int send_ahead(struct tm_pump *pump, struct tm_half *half, int destinatio
     int error = tm_pump_send_all(pump, half, destination, 0, size, flags);
     pump->ahead = 0;
     if (error == 0)
-        half->base = tm_base_make(tm_base_consumed(half->base), before + size);
+        half->base = tm_base_with_prepended(half->base, before + size);
     tm_journal_note(pump->journal, TM_NOTHING);
     return error;
 }
@@ -111,7 +112,7 @@ static ssize_t note_ahead(struct tm_pump *pump, struct tm_half *half, ssize_t se
         errno = EPIPE; /* a socket whose send buffer is empty takes that, or has failed */
         return -1;
     }
-    half->base = tm_base_make(tm_base_consumed(half->base), ahead);
+    half->base = tm_base_with_prepended(half->base, ahead);
     atomic_signal_fence(memory_order_seq_cst); /* before `bytes`: recovery goes by that order */
     return sent - (ssize_t)ahead;
 }
@@ -134,16 +135,40 @@ static enum tm_pump_result queue_rest(struct tm_pump *pump, struct tm_half *half
     return flushed == TM_PUMP_DRAINED ? TM_PUMP_YIELD : flushed;
 }
 
+/* As tm_pump_receive(), behind what is to be skipped: that goes to the place ahead of `payload`. */
+static ssize_t receive_behind(struct tm_pump *pump, struct tm_half *half, int source,
+                              bool source_hung_up, unsigned char *payload, size_t size)
+{
+    for (;;) {
+        uint32_t skipped = tm_base_skipped(half->base);
+        ssize_t got =
+            tm_pump_receive(pump, half, source, payload - skipped, size + skipped, 0);
+        if (skipped == 0 || got <= 0)
+            return got;
+        size_t dropped = lower((size_t)got, skipped);
+        half->base = tm_base_after_skip(half->base, (uint32_t)dropped);
+        atomic_signal_fence(memory_order_seq_cst); /* before the next entry: finish_skip() */
+        if ((size_t)got > dropped)
+            return got - (ssize_t)dropped;
+        if (dropped == skipped && !source_hung_up) {
+            errno = EAGAIN; /* a short read */
+            return -1;
+        }
+    }
+}
+
 static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half, int source,
                                      int destination, bool source_hung_up, size_t most,
                                      size_t *got)
 {
     struct tm_journal *journal = pump->journal;
-    uint32_t ahead = pump->ahead;
-    most = lower(most, pump->buffer_size - ahead);
-    journal->ahead = tm_base_make(0, ahead);
+    uint32_t ahead = pump->ahead, skipped = tm_base_skipped(half->base);
+    size_t place = tm_pump_place(ahead, skipped);
+    unsigned char *payload = pump->buffer + place;
+    most = lower(most, pump->buffer_size - place);
+    journal->besides = tm_base_seal(0, ahead, skipped);
     tm_pump_begin(pump, half, TM_RECEIVE, half->bytes);
-    ssize_t read = tm_pump_receive(pump, half, source, most, 0);
+    ssize_t read = receive_behind(pump, half, source, source_hung_up, payload, most);
     if (read <= 0) {
         int error = errno;
         if (ahead && !send_ahead_alone(pump, half, destination))
@@ -154,9 +179,12 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
     }
     size_t size = (size_t)read;
     journal->read = (uint32_t)size;
+    if (skipped)
+        memcpy(payload - ahead, pump->buffer, ahead);
     tm_journal_note(journal, TM_SEND);
     *got += size;
-    ssize_t sent = note_ahead(pump, half, tm_pump_send(pump, half, destination, ahead + size));
+    ssize_t sent = note_ahead(
+        pump, half, tm_pump_send(pump, half, destination, payload - ahead, ahead + size));
     if (sent > 0)
         half->bytes += (uint64_t)sent;
     if (sent < 0) {
@@ -165,9 +193,9 @@ static enum tm_pump_result step_copy(struct tm_pump *pump, struct tm_half *half,
             tm_journal_note(journal, TM_NOTHING);
         return failed;
     }
-    note_read(pump, half, pump->buffer + ahead, size, most);
+    note_read(pump, half, payload, size, most);
     if ((size_t)sent < size)
-        return queue_rest(pump, half, destination, pump->buffer + ahead, size, (size_t)sent);
+        return queue_rest(pump, half, destination, payload, size, (size_t)sent);
     tm_journal_note(journal, TM_NOTHING);
     return size < most && !source_hung_up ? TM_PUMP_DRAINED : TM_PUMP_YIELD;
 }
@@ -211,14 +239,14 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
 {
     struct tm_journal *journal = pump->journal;
     most = lower(most, pump->buffer_size);
-    ssize_t seen = tm_pump_receive(pump, half, source, most, MSG_PEEK);
+    ssize_t seen = tm_pump_receive(pump, half, source, pump->buffer, most, MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
     if (pump->bounded && half->splicing != TM_HEARD)
         note_read_size(half, (size_t)seen, most); /* else there is no pipe for the other mode */
     journal->read = (uint32_t)seen;
     tm_pump_begin(pump, half, TM_PEEK_SEND, half->bytes);
-    ssize_t sent = tm_pump_send(pump, half, destination, (size_t)seen);
+    ssize_t sent = tm_pump_send(pump, half, destination, pump->buffer, (size_t)seen);
     if (sent > 0) {
         journal->sent = (uint32_t)sent;
         tm_journal_note(journal, TM_PEEK_TAKE);
@@ -235,17 +263,34 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
     return sent < seen ? TM_PUMP_BLOCKED : TM_PUMP_YIELD;
 }
 
+/* What is no payload, where the first step can't do it along with that: it is sent, or dropped, by
+ * itself. DRAINED = done. */
+static enum tm_pump_result settle(struct tm_pump *pump, struct tm_half *half, int source,
+                                  int destination)
+{
+    uint32_t skipped = tm_base_skipped(half->base);
+    bool copies = !pump->bounded && half->splicing != TM_SPLICE && tm_pipe_ready(&pump->pool);
+    if (copies && !(skipped && half->uncounted) &&
+        tm_pump_place(pump->ahead, skipped) < pump->buffer_size / 2)
+        return TM_PUMP_DRAINED;
+    if (pump->ahead && !send_ahead_alone(pump, half, destination))
+        return TM_PUMP_DESTINATION_ERROR;
+    if (skipped && !tm_pump_consume(pump, half, source, skipped)) {
+        half->error = ECONNRESET;
+        return TM_PUMP_SOURCE_ERROR;
+    }
+    half->blocked = TM_PUMPING;
+    return TM_PUMP_DRAINED;
+}
+
 enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int source,
                                 int destination, bool source_hung_up)
 {
     size_t read = 0;
     half->blocked = TM_PUMPING;
     enum tm_pump_result result = flush(half, destination);
-    if (pump->ahead) {
-        bool copies = !pump->bounded && half->splicing != TM_SPLICE && tm_pipe_ready(&pump->pool);
-        if (!copies && !send_ahead_alone(pump, half, destination))
-            result = TM_PUMP_DESTINATION_ERROR;
-    }
+    if (pump->ahead || tm_base_skipped(half->base))
+        result = settle(pump, half, source, destination); /* it is the first: nothing was queued */
     while (result == TM_PUMP_DRAINED || result == TM_PUMP_YIELD) {
         size_t got = 0, most = pump->budget - read;
         if (half->pipe.in >= 0 && tm_pipe_is_tight(&pump->pool))
@@ -277,7 +322,9 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
 bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
 {
     struct tm_journal *journal = pump->journal;
+    uint32_t skipped = tm_base_skipped(half->base);
     assert(size <= TM_MAX_CONSUMED - tm_base_consumed(half->base));
+    assert(skipped == 0 || skipped == size);
     half->blocked = TM_PUMPING;
     journal->read = size;
     tm_pump_begin(pump, half, TM_CONSUME, tm_base_consumed(half->base));

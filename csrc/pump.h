@@ -11,7 +11,7 @@
  *
  * Between two calls no byte is in process memory, and
  *
- *     bytes read from source == half.bytes + half.queued
+ *     bytes read from source == half.bytes + half.queued + those consumed (half.base)
  *
  * where half.queued is what the pipe holds. During a call bytes are in the buffer, which is
  * in shared memory, and the journal (journal.h) says so: when the worker dies in the middle,
@@ -39,18 +39,26 @@
 #include "protocol/talk.h"
 
 /* Bytes that the kernel counts and that are no payload: those that were read from the source and
- * not passed on, and those that the destination was sent ahead of it. Recovery works lengths out
- * with them, so they are sealed, in one word that is stored at once:
+ * not passed on, those that the destination was sent ahead of it, and those that the source begins
+ * with and that the next read is to drop (skipped). Recovery works lengths out with them, so they
+ * are sealed, in one word that is stored at once:
  *
- *     seal (16 bits) | prepended (22) | consumed (26)
+ *     seal (16 bits) | skipped (13) | prepended (13) | consumed (22)
  */
-#define TM_MAX_CONSUMED ((UINT32_C(1) << 26) - 1)
-#define TM_MAX_PREPENDED ((UINT32_C(1) << 22) - 1)
+#define TM_MAX_CONSUMED ((UINT32_C(1) << 22) - 1)
+#define TM_MAX_PREPENDED ((UINT32_C(1) << 13) - 1)
+#define TM_MAX_SKIPPED TM_MAX_PREPENDED
 
+static inline uint64_t tm_base_seal(uint32_t consumed, uint32_t prepended, uint32_t skipped)
+{
+    uint64_t value = consumed | (uint64_t)prepended << 22 | (uint64_t)skipped << 35;
+    return value | ((value * 0x9e3779b97f4a7c15ull >> 48) ^ 0xa5c3) << 48;
+}
+
+/* With nothing left to skip. */
 static inline uint64_t tm_base_make(uint32_t consumed, uint32_t prepended)
 {
-    uint64_t value = consumed | (uint64_t)prepended << 26;
-    return value | ((value * 0x9e3779b97f4a7c15ull >> 48) ^ 0xa5c3) << 48;
+    return tm_base_seal(consumed, prepended, 0);
 }
 
 static inline uint32_t tm_base_consumed(uint64_t base)
@@ -60,12 +68,31 @@ static inline uint32_t tm_base_consumed(uint64_t base)
 
 static inline uint32_t tm_base_prepended(uint64_t base)
 {
-    return (uint32_t)(base >> 26) & TM_MAX_PREPENDED;
+    return (uint32_t)(base >> 22) & TM_MAX_PREPENDED;
+}
+
+static inline uint32_t tm_base_skipped(uint64_t base)
+{
+    return (uint32_t)(base >> 35) & TM_MAX_SKIPPED;
 }
 
 static inline bool tm_base_is_sealed(uint64_t base)
 {
-    return base == tm_base_make(tm_base_consumed(base), tm_base_prepended(base));
+    return base == tm_base_seal(tm_base_consumed(base), tm_base_prepended(base),
+                                tm_base_skipped(base));
+}
+
+/* The same, with other bytes ahead of the payload. */
+static inline uint64_t tm_base_with_prepended(uint64_t base, uint32_t prepended)
+{
+    return tm_base_seal(tm_base_consumed(base), prepended, tm_base_skipped(base));
+}
+
+/* The same, once so many of those to be skipped have been read. */
+static inline uint64_t tm_base_after_skip(uint64_t base, uint32_t size)
+{
+    return tm_base_seal(tm_base_consumed(base) + size, tm_base_prepended(base),
+                        tm_base_skipped(base) - size);
 }
 
 /* The kernel counts the bytes of one socket, a half those of all endpoints that a connection has
@@ -175,9 +202,16 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_
 
 /* Reads `size` bytes, which are there, from a source of which nothing has been passed on yet, and
  * drops them: they are no payload. False: the source has failed. The bytes of a UNIX socket have to
- * have come in one piece. */
+ * have come in one piece. Where some are to be skipped, it is for those. */
 bool tm_pump_consume(struct tm_pump *pump, struct tm_half *half, int source, uint32_t size)
     __attribute__((warn_unused_result));
+
+/* The same, but they stay in the source until something is read: that drops them, so they cost no
+ * system call. Not where the kernel does not count. */
+static inline void tm_pump_skip(struct tm_half *half, uint32_t size)
+{
+    half->base = tm_base_seal(tm_base_consumed(half->base), tm_base_prepended(half->base), size);
+}
 
 /* Sends the first `size` bytes of the buffer, ahead of all that comes from the source: they are no
  * payload. Nothing but such bytes has been written to the destination. more: some of the source's

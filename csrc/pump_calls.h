@@ -22,19 +22,25 @@ static inline struct mmsghdr *tm_cell_for(struct tm_cell *cell, unsigned char *d
     return &cell->message;
 }
 
-/* Bytes sent from the buffer, 0 if the destination is full, -1 on error. */
+/* Where payload is in the buffer, with so much besides: journal.h. */
+static inline size_t tm_pump_place(uint32_t ahead, uint32_t skipped)
+{
+    return skipped ? (size_t)2 * ahead + skipped : ahead;
+}
+
+/* Bytes sent of those in the buffer, 0 if the destination is full, -1 on error. */
 static inline ssize_t tm_pump_send(struct tm_pump *pump, const struct tm_half *half,
-                                   int destination, size_t size)
+                                   int destination, unsigned char *bytes, size_t size)
 {
     struct tm_cell *cell = &pump->journal->passed;
     for (;;) {
         ssize_t sent;
         if (half->uncounted & TM_UNCOUNTED_DESTINATION) {
-            sent = sendmmsg(destination, tm_cell_for(cell, pump->buffer, size), 1, MSG_NOSIGNAL);
+            sent = sendmmsg(destination, tm_cell_for(cell, bytes, size), 1, MSG_NOSIGNAL);
             if (sent > 0)
                 sent = cell->message.msg_len;
         } else {
-            sent = send(destination, pump->buffer, size, MSG_NOSIGNAL);
+            sent = send(destination, bytes, size, MSG_NOSIGNAL);
         }
         if (sent >= 0)
             return sent;
@@ -45,13 +51,11 @@ static inline ssize_t tm_pump_send(struct tm_pump *pump, const struct tm_half *h
     }
 }
 
-/* Bytes received into the buffer, behind those that go ahead of them; 0 at the end of input, -1 on
- * error or EAGAIN. */
+/* Bytes received into the buffer; 0 at the end of input, -1 on error or EAGAIN. */
 static inline ssize_t tm_pump_receive(struct tm_pump *pump, struct tm_half *half, int source,
-                                      size_t size, int flags)
+                                      unsigned char *into, size_t size, int flags)
 {
     struct tm_cell *cell = &pump->journal->received;
-    unsigned char *into = pump->buffer + pump->ahead;
     for (;;) {
         ssize_t got;
         if (!(half->uncounted & TM_UNCOUNTED_SOURCE)) {
@@ -134,7 +138,7 @@ static inline bool tm_pump_take(struct tm_pump *pump, struct tm_half *half, int 
 {
     while (size) {
         /* TCP drops them without a copy; a UNIX socket ignores MSG_TRUNC and copies. */
-        ssize_t taken = tm_pump_receive(pump, half, source, size, MSG_TRUNC);
+        ssize_t taken = tm_pump_receive(pump, half, source, pump->buffer, size, MSG_TRUNC);
         if (taken <= 0)
             return false;
         size -= (size_t)taken;

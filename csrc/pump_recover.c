@@ -102,10 +102,8 @@ static bool copies(enum tm_operation operation)
 static int finish_ahead(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
 {
     const struct tm_journal *journal = pump->journal;
-    uint32_t ahead = tm_base_prepended(journal->ahead), known = tm_base_prepended(half->base);
+    uint32_t ahead = tm_base_prepended(journal->besides), known = tm_base_prepended(half->base);
     uint64_t written = 0;
-    if (!tm_base_is_sealed(journal->ahead) || tm_base_consumed(journal->ahead))
-        return -EUCLEAN;
     if (ahead == 0 || (known == ahead && journal->before == 0))
         return 0;
     if (known || half->bytes || journal->before || half->uncounted || ahead > pump->buffer_size)
@@ -114,21 +112,53 @@ static int finish_ahead(struct tm_pump *pump, struct tm_half *half, const struct
     if (!error && written < ahead)
         error = tm_pump_send_all(pump, half, way->destination, (uint32_t)written, ahead, 0);
     if (!error)
-        half->base = tm_base_make(tm_base_consumed(half->base), ahead);
+        half->base = tm_base_with_prepended(half->base, ahead);
     return error;
+}
+
+/* What the step has read of what it skips is known, from here on: they are the first bytes that the
+ * source has, behind those that were consumed before. 0 or -errno. */
+static int finish_skip(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
+{
+    const struct tm_journal *journal = pump->journal;
+    uint32_t skipped = tm_base_skipped(journal->besides), left = tm_base_skipped(half->base);
+    uint32_t consumed = tm_base_consumed(half->base), known = skipped - left;
+    uint64_t read = 0;
+    if (left == 0)
+        return 0;
+    if (tm_journal_operation(journal) != TM_RECEIVE || left > skipped || consumed < known ||
+        half->bytes || journal->before || half->uncounted)
+        return -EUCLEAN;
+    int error = tm_kernel_consumed(way->source, consumed, &read);
+    if (!error && read)
+        half->base = tm_base_after_skip(half->base, read < left ? (uint32_t)read : left);
+    return error;
+}
+
+/* Both of these. *place: where the step has put the payload. */
+static int finish_besides(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way,
+                          uint64_t *place)
+{
+    uint64_t besides = pump->journal->besides;
+    if (!tm_base_is_sealed(besides) || tm_base_consumed(besides))
+        return -EUCLEAN;
+    *place = tm_pump_place(tm_base_prepended(besides), tm_base_skipped(besides));
+    if (*place > pump->buffer_size)
+        return -EUCLEAN;
+    int error = finish_ahead(pump, half, way);
+    return error ? error : finish_skip(pump, half, way);
 }
 
 int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_way *way)
 {
     struct tm_journal *journal = pump->journal;
     enum tm_operation operation = tm_journal_operation(journal);
-    uint64_t read = journal->read, sent = 0, taken = 0, ahead = 0;
+    uint64_t read = journal->read, sent = 0, taken = 0, place = 0;
     int error = 0;
     if (copies(operation)) {
-        error = finish_ahead(pump, half, way);
+        error = finish_besides(pump, half, way, &place);
         if (error)
             return error;
-        ahead = tm_base_prepended(journal->ahead);
     }
     switch (operation) {
     case TM_RECEIVE:
@@ -153,7 +183,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_
     }
     if (error)
         return error;
-    if (read > pump->buffer_size - ahead || sent > read || taken > sent ||
+    if (read > pump->buffer_size - place || sent > read || taken > sent ||
         half->queued > read - sent || !is_confirmed(pump, half, way, sent))
         return -EUCLEAN;
     half->bytes = journal->before + sent;
@@ -165,7 +195,7 @@ int tm_pump_recover(struct tm_pump *pump, struct tm_half *half, const struct tm_
     if (operation == TM_PEEK_SEND || operation == TM_PEEK_TAKE)
         return tm_pump_take(pump, half, way->source, (size_t)(sent - taken)) ? 0 : -EUCLEAN;
     if (sent < read)
-        return tm_pump_queue(pump, half, pump->buffer + ahead + sent, (size_t)(read - sent));
+        return tm_pump_queue(pump, half, pump->buffer + place + sent, (size_t)(read - sent));
     return 0;
 }
 
@@ -224,7 +254,7 @@ int tm_pump_recover_prepend(struct tm_pump *pump, struct tm_half *half, int dest
     if (error && error != -EPIPE && error != -ECONNRESET)
         return error;
     if (!error)
-        half->base = tm_base_make(tm_base_consumed(half->base), (uint32_t)(before + size));
+        half->base = tm_base_with_prepended(half->base, (uint32_t)(before + size));
     half->blocked = 0;
     return error ? -ECONNRESET : 0;
 }

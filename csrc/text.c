@@ -8,18 +8,10 @@ enum { GROUPS = 8, GROUP_DIGITS = 4, NOWHERE = 17 };
 
 /* --- reading -------------------------------------------------------------------------------- */
 
-/* One number of an IPv4 address. */
-static const char *read_octet(const char *at, const char *end, unsigned char *octet)
+/* More than 9: there is none. */
+static inline uint32_t digit_at(const char *at, const char *end)
 {
-    const char *first = at;
-    uint32_t value = 0;
-    for (; at < end && (uint32_t)*at - '0' <= 9; at++) {
-        if (at - first == 3)
-            return NULL;
-        value = 10 * value + (uint32_t)(*at - '0');
-    }
-    *octet = (unsigned char)value;
-    return at == first || value > 255 || (*first == '0' && at - first > 1) ? NULL : at;
+    return at < end ? (uint32_t)(unsigned char)*at - '0' : 10;
 }
 
 static const char *read_four(const char *at, const char *end, unsigned char ip[4])
@@ -27,9 +19,17 @@ static const char *read_four(const char *at, const char *end, unsigned char ip[4
     for (int i = 0; i < 4; i++) {
         if (i && (at == end || *at++ != '.'))
             return NULL;
-        at = read_octet(at, end, &ip[i]);
-        if (!at)
+        uint32_t value = digit_at(at++, end), digit;
+        if (value > 9)
             return NULL;
+        for (int more = 0; (digit = digit_at(at, end)) <= 9; more++, at++) {
+            if (more == 2 || value == 0)
+                return NULL;
+            value = 10 * value + digit;
+        }
+        if (value > 255)
+            return NULL;
+        ip[i] = (unsigned char)value;
     }
     return at;
 }

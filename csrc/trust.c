@@ -18,6 +18,9 @@ static bool half_possible(const struct tm_conn *conn, int side)
     const struct tm_half *half = &conn->half[side];
     if (half->state > TM_HALF_ABORTED || !tm_base_is_sealed(half->base))
         return false;
+    /* A client may have begun with something that nobody gets, and nothing has been read since. */
+    if (tm_base_skipped(half->base) && (side == TM_ENDPOINT || half->bytes || half->queued))
+        return false;
     /* One that is relayed is given up only when one of the sides was reset. */
     return conn->state != TM_RELAYING || half->state != TM_HALF_ABORTED ||
            (conn->side_flags[0] | conn->side_flags[1]) & TM_RESET;

@@ -66,10 +66,11 @@ void tm_annex_release(struct tm_worker *w, uint32_t index)
     struct tm_annex *annex = tm_annex_of(w, index);
     for (int i = 0; i < TM_ANNEX_FDS; i++) {
         int fd = annex->fd[i];
+        if (fd < 0)
+            continue;
         annex->fd[i] = -1;
         atomic_signal_fence(memory_order_seq_cst);
-        if (fd >= 0)
-            close(fd);
+        close(fd);
     }
     w->colds[index].annex = 0;
     atomic_signal_fence(memory_order_seq_cst);

@@ -27,8 +27,24 @@ struct tm_answer tm_preface(struct tm_worker *w, uint32_t index)
     return tm_next();
 }
 
+static bool consume(struct tm_worker *w, uint32_t index, uint32_t size)
+{
+    struct tm_conn *conn = &w->records[index];
+    w->pump.journal->side = TM_CLIENT;
+    return tm_pump_consume(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_CLIENT], size);
+}
+
+/* What was to be skipped goes, as somebody wants to see what is behind it. */
+static bool settle(struct tm_worker *w, uint32_t index)
+{
+    uint32_t skipped = tm_base_skipped(w->records[index].half[TM_CLIENT].base);
+    return skipped == 0 || consume(w, index, skipped);
+}
+
 ssize_t tm_preface_peek(struct tm_worker *w, uint32_t index, unsigned char *bytes, size_t size)
 {
+    if (!settle(w, index))
+        return -ECONNRESET;
     return tm_sock_peek(w->records[index].fd[TM_CLIENT], bytes, size);
 }
 
@@ -47,7 +63,14 @@ struct tm_answer tm_preface_wait(struct tm_worker *w, uint32_t index, ssize_t go
 
 bool tm_preface_consume(struct tm_worker *w, uint32_t index, uint32_t size)
 {
-    struct tm_conn *conn = &w->records[index];
-    w->pump.journal->side = TM_CLIENT;
-    return tm_pump_consume(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_CLIENT], size);
+    return settle(w, index) && consume(w, index, size);
+}
+
+bool tm_preface_skip(struct tm_worker *w, uint32_t index, uint32_t size)
+{
+    struct tm_half *half = &w->records[index].half[TM_CLIENT];
+    if (half->uncounted || tm_base_skipped(half->base))
+        return tm_preface_consume(w, index, size);
+    tm_pump_skip(half, size);
+    return true;
 }

@@ -9,6 +9,8 @@
 #include "conn/stage.h"
 #include "proxy_header.h"
 
+_Static_assert(TM_PROXY_MAX <= TM_MAX_SKIPPED, "each can be skipped");
+
 /* A family other than 0 says that the rest is there. */
 static void keep_peer(struct tm_peer *kept, const struct tm_peer *peer)
 {
@@ -127,8 +129,8 @@ static struct tm_answer take(struct tm_worker *w, uint32_t index, const struct t
     if (answer.kind != TM_ANSWER_NEXT)
         return answer;
     atomic_signal_fence(memory_order_seq_cst);
-    return tm_preface_consume(w, index, header->size) ? tm_next()
-                                                      : tm_end_for(TM_CLOSED_client_reset);
+    return tm_preface_skip(w, index, header->size) ? tm_next()
+                                                   : tm_end_for(TM_CLOSED_client_reset);
 }
 
 static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
@@ -136,8 +138,8 @@ static struct tm_answer read_header(struct tm_worker *w, uint32_t index,
 {
     const struct tm_route_rules *rules = &route->rules;
     struct tm_proxy_header header;
-    unsigned char bytes[TM_PROXY_MAX];
-    ssize_t got = tm_preface_peek(w, index, bytes, sizeof(bytes));
+    unsigned char *bytes = w->pump.buffer; /* which the first read is about to fill */
+    ssize_t got = tm_preface_peek(w, index, bytes, TM_PROXY_MAX);
     if (got < 0 && got != -EAGAIN)
         return tm_end_for(TM_CLOSED_client_reset);
     enum tm_proxy_result result = tm_proxy_parse(bytes, got > 0 ? (size_t)got : 0,

@@ -1,9 +1,10 @@
 /* The header of the PROXY protocol, in front of connections from the route's `senders`.
  *
  * It stays in the socket until it is whole. Then, in this order: the peer's address is kept in the
- * annex, the client becomes the one that the header names, and the header is removed from the
- * socket. A death in between repeats what is left of it: as long as the header is there it is read
- * again, and that it is gone stands in half[TM_CLIENT].base.
+ * annex, the client becomes the one that the header names, and half[TM_CLIENT].base says that the
+ * socket begins with so many bytes that nobody gets. A death in between repeats what is left of it:
+ * until the base says so the header is read again. The first read of the relay drops it, or whoever
+ * looks at the client's bytes before that: preface.c.
  *
  * From then on `client` is who the header named: for limits, hashes, lists and logs. What is done
  * with the socket goes by tm_peer_of().
@@ -13,10 +14,11 @@
 
 #include "known.h"
 
-/* Whether its header was there, and is gone from the socket. */
+/* Whether its header was there, and is known. */
 static inline bool tm_proxy_is_taken(const struct tm_worker *w, uint32_t index)
 {
-    return tm_base_consumed(w->records[index].half[TM_CLIENT].base) > 0;
+    uint64_t base = w->records[index].half[TM_CLIENT].base;
+    return tm_base_consumed(base) > 0 || tm_base_skipped(base) > 0;
 }
 
 /* Who is at the other end of the client's socket. */

@@ -53,7 +53,7 @@ static inline void tm_record_note_spoke(struct tm_conn *conn, int side)
 static inline void tm_record_forget_endpoint(struct tm_conn *conn)
 {
     struct tm_half *half = conn->half;
-    half[TM_CLIENT].base = tm_base_make(tm_base_consumed(half[TM_CLIENT].base), 0);
+    half[TM_CLIENT].base = tm_base_with_prepended(half[TM_CLIENT].base, 0);
     half[TM_ENDPOINT].base = tm_base_make(0, tm_base_prepended(half[TM_ENDPOINT].base));
 }
 

@@ -73,7 +73,7 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
         half->state = TM_HALF_SHUT;
     struct tm_way way = {conn->fd[side], conn->fd[other], other == TM_ENDPOINT,
                          tm_elsewhere_bytes(w->colds[index].elsewhere[side])};
-    if (operation == TM_PREPEND) { /* nothing was read that it could go with */
+    if (operation == TM_PREPEND || operation == TM_CONSUME) { /* by itself */
         if (!finish_preface(w, conn, operation))
             return false;
     } else if (half->state == TM_HALF_OPEN && tm_pump_recover(&w->pump, half, &way) < 0) {

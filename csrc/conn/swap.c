@@ -65,8 +65,8 @@ static void arrive(struct tm_copy *it, const struct tm_copy *scout)
     struct tm_half *half = it->conn.half;
     give_endpoint(it, scout);
     it->conn.side_flags[TM_CLIENT] &= (uint8_t)~TM_KEPT_ALIVE; /* for the new socket as well */
-    half[TM_CLIENT].base = tm_base_make(tm_base_consumed(half[TM_CLIENT].base),
-                                        tm_base_prepended(scout->conn.half[TM_CLIENT].base));
+    half[TM_CLIENT].base = tm_base_with_prepended(
+        half[TM_CLIENT].base, tm_base_prepended(scout->conn.half[TM_CLIENT].base));
     half[TM_ENDPOINT].base = tm_base_make(tm_base_consumed(scout->conn.half[TM_ENDPOINT].base),
                                           tm_base_prepended(half[TM_ENDPOINT].base));
     half[TM_ENDPOINT].bound = 0;

@@ -172,7 +172,7 @@ static inline enum tm_pump_result pump(struct rig *rig, bool hung_up)
         rig->unaccounted = true;
     }
     if (!rig->unaccounted)
-        CHECK_EQUAL(bytes_read(rig), half->bytes + half->queued);
+        CHECK_EQUAL(bytes_read(rig), half->bytes + half->queued + tm_base_consumed(half->base));
     return result;
 }
 

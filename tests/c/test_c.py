@@ -42,6 +42,7 @@ PROGRAMS = {
     "test_pipe_pool": ("pipe_pool.c",),
     "test_pump": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
     "test_pump_recover": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
+    "test_pump_skip": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
     "test_talk": PROTOCOLS,
     "test_talk_others": PROTOCOLS,
     "test_kept": PROTOCOLS,
@@ -74,7 +75,10 @@ PROGRAMS = {
 
 # To optimise a program takes two thirds of the time that it takes to compile it. These run long
 # enough to repay that.
-OPTIMISED = ("test_pick", "test_pick_rules", "test_pump", "test_pump_recover", "test_sticky")
+OPTIMISED = (
+    "test_pick", "test_pick_rules", "test_pump", "test_pump_recover", "test_pump_skip",
+    "test_sticky",
+)  # fmt: skip
 
 COMPILE_SECONDS = patient(180)
 RUN_SECONDS = patient(60)

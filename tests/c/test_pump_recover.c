@@ -1,61 +1,9 @@
 /* csrc/pump.c after a death: a child pumps and is killed at a random moment, again and again;
  * its parent finishes what the journal says and goes on. Every byte is a function of its place,
  * so that one that is lost, doubled or moved is seen where it arrives. */
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
-
-#include "kernel_count.h"
-#include "pump_rig.h"
+#include "pump_deaths.h"
 
 enum { DEATHS = 60, MAX_NS = 400000 };
-
-#define EVERYTHING (UINT64_C(1) << 40)
-
-/* What survives: in the proxy it is in shared memory. */
-struct shared {
-    struct tm_half half;
-    struct tm_journal journal;
-    struct tm_talk talk;
-    unsigned char buffer[BUFFER_SIZE];
-};
-
-static struct shared *share(struct rig *rig)
-{
-    struct shared *shared =
-        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(shared != MAP_FAILED);
-    shared->half = rig->half;
-    rig->pump.journal = &shared->journal;
-    free(rig->pump.buffer);
-    rig->pump.buffer = shared->buffer;
-    tm_journal_note(&shared->journal, TM_NOTHING);
-    return shared;
-}
-
-static void unshare_all(struct rig *rig, struct shared *shared)
-{
-    rig->half = shared->half;
-    rig->pump.journal = &rig->journal;
-    rig->pump.buffer = malloc(1);
-    CHECK(munmap(shared, sizeof(*shared)) == 0);
-}
-
-static void pump_once(struct rig *rig, struct tm_half *half, bool hung_up)
-{
-    enum tm_pump_result result =
-        tm_pump_run(&rig->pump, half, rig->source, rig->destination, hung_up);
-    CHECK(result == TM_PUMP_DRAINED || result == TM_PUMP_BLOCKED || result == TM_PUMP_YIELD);
-}
-
-/* The child works with a pipe that the parent has as well: with its only half it gives that
- * one back to its pool, and takes it from there again. */
-static void lend_pipe(struct rig *rig, struct shared *shared, uint32_t pipes)
-{
-    if (pipes && shared->half.pipe.in < 0)
-        CHECK(tm_pipe_take(&rig->pump.pool, &shared->half.pipe));
-}
 
 static void pump_until_killed(struct rig *rig, struct shared *shared)
 {
@@ -184,7 +132,7 @@ static void every_entry_by_hand(void)
         client_sends(rig, 5000);
         wait_readable_bytes(rig->source, 5000);
         journal->before = 0;
-        journal->ahead = tm_base_make(0, 0);
+        journal->besides = tm_base_make(0, 0);
         tm_journal_note(journal, TM_RECEIVE);
         CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, 0), 5000);
         if (sent_first) {
@@ -327,8 +275,9 @@ static void make_header(unsigned char *bytes)
 }
 
 /* As a worker does it. */
-static void begin_ahead(struct rig *rig, struct shared *shared)
+static void begin_ahead(struct rig *rig, struct shared *shared, struct tm_pipe lent)
 {
+    (void)lent;
     tm_pump_precede(&rig->pump, &shared->half, AHEAD);
     pump_once(rig, &shared->half, false);
 }
@@ -348,36 +297,8 @@ static void finish_ahead(struct rig *rig, struct shared *shared, struct tm_pipe 
     tm_journal_note(&shared->journal, TM_NOTHING);
     if (tm_base_prepended(half->base) == 0) {
         make_header(shared->buffer);
-        begin_ahead(rig, shared);
+        begin_ahead(rig, shared, lent);
     }
-}
-
-/* In a child, which is killed after so many instructions. Returns whether it was not done by then. */
-static bool cut_off(struct rig *rig, struct shared *shared, struct tm_pipe lent, bool begins,
-                    uint64_t instructions, uint64_t *made)
-{
-    int status;
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 && raise(SIGSTOP) == 0);
-        if (begins)
-            begin_ahead(rig, shared);
-        else
-            finish_ahead(rig, shared, lent);
-        _exit(0);
-    }
-    for (*made = 0; waitpid(child, &status, 0) == child && WIFSTOPPED(status); ++*made) {
-        CHECK(WSTOPSIG(status) == SIGSTOP || WSTOPSIG(status) == SIGTRAP);
-        if (*made == instructions) {
-            CHECK(kill(child, SIGKILL) == 0);
-            CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
-            return true;
-        }
-        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
-    }
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    return false;
 }
 
 static void check_header(struct rig *rig)
@@ -401,8 +322,8 @@ static uint64_t cut_off_after(uint32_t payload, int buffer, uint64_t instruction
     make_header(shared->buffer);
     lend_pipe(rig, shared, PIPES);
     struct tm_pipe lent = shared->half.pipe;
-    if (cut_off(rig, shared, lent, true, instructions, &made))
-        cut_off(rig, shared, lent, false, of_recovery, &again);
+    if (cut_off(rig, shared, lent, begin_ahead, instructions, &made))
+        cut_off(rig, shared, lent, finish_ahead, of_recovery, &again);
     finish_ahead(rig, shared, lent);
     CHECK_EQUAL(tm_base_prepended(shared->half.base), AHEAD);
     check_header(rig);
@@ -452,7 +373,7 @@ static void every_moment_of_what_goes_ahead(void)
             client_delivers(rig, PAYLOAD);
             make_header(rig->pump.buffer);
             rig->journal.before = 0;
-            rig->journal.ahead = tm_base_make(0, AHEAD);
+            rig->journal.besides = tm_base_make(0, AHEAD);
             tm_journal_note(&rig->journal, TM_RECEIVE);
             CHECK_EQUAL(recv(rig->source, rig->pump.buffer + AHEAD, PAYLOAD, 0), PAYLOAD);
             if (sent >= 0) {
@@ -463,10 +384,10 @@ static void every_moment_of_what_goes_ahead(void)
                 CHECK_EQUAL(send(rig->destination, rig->pump.buffer, (size_t)sent, 0), sent);
             if (known)
                 half->base = tm_base_make(0, AHEAD);
-            rig->journal.ahead ^= 1; /* corrupt */
+            rig->journal.besides ^= 1; /* corrupt */
             struct tm_way way = {rig->source, rig->destination, false, 0};
             CHECK(tm_pump_recover(&rig->pump, half, &way) == -EUCLEAN);
-            rig->journal.ahead ^= 1;
+            rig->journal.besides ^= 1;
             CHECK(tm_pump_recover(&rig->pump, half, &way) == 0);
             CHECK_EQUAL(tm_base_prepended(half->base), AHEAD);
             CHECK_EQUAL(half->bytes, sent > AHEAD ? sent - AHEAD : 0);
@@ -505,7 +426,7 @@ static void what_can_not_be_is_refused(void)
     struct rig *rig = open_rig((struct shape){AF_INET, AF_INET, 0, PIPES});
     struct tm_way way = {rig->source, rig->destination, false, 0};
     tm_journal_note(&rig->journal, TM_QUEUE);
-    rig->journal.ahead = tm_base_make(0, 0);
+    rig->journal.besides = tm_base_make(0, 0);
     rig->journal.read = 10;
     rig->journal.sent = 11; /* more than there were */
     CHECK(tm_pump_recover(&rig->pump, &rig->half, &way) < 0);
@@ -534,7 +455,7 @@ static void a_wrong_count_of_bytes_is_noticed(void)
             rig->half.bytes += (uint64_t)wrong;
             journal->before = rig->half.bytes;
             journal->read = 700;
-            journal->ahead = tm_base_make(0, 0);
+            journal->besides = tm_base_make(0, 0);
             tm_journal_note(journal, operations[k]);
             int flags = operations[k] == TM_PEEK_SEND ? MSG_PEEK : 0;
             CHECK_EQUAL(recv(rig->source, rig->pump.buffer, BUFFER_SIZE, flags), 700);

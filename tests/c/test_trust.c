@@ -90,7 +90,10 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->half[1].state = 3);
     IMPOSSIBLE(conn->half[0].base = 0);
     IMPOSSIBLE(conn->half[0].base ^= 1);
-    IMPOSSIBLE(conn->half[1].base += UINT64_C(1) << 26);
+    IMPOSSIBLE(conn->half[1].base += UINT64_C(1) << 22);
+    IMPOSSIBLE(conn->half[0].base += UINT64_C(1) << 35);
+    IMPOSSIBLE(conn->half[1].base = tm_base_seal(0, 0, 7)); /* endpoints send no header */
+    IMPOSSIBLE(conn->half[0].base = tm_base_seal(0, 0, 7), conn->half[0].bytes = 1);
     IMPOSSIBLE(cold->elsewhere[0] = 5, conn->half[0].bytes = 9);
     IMPOSSIBLE(cold->elsewhere[1] = tm_elsewhere_seal(10), conn->half[1].bytes = 9);
     IMPOSSIBLE(conn->state = TM_SCOUTING, conn->destination_slot = cold->endpoint_slot = TM_NONE);

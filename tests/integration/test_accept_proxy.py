@@ -293,6 +293,27 @@ def test_kills_at_any_moment(over: str, request: pytest.FixtureRequest) -> None:
         wait_for(lambda: not connections(proxy), "every connection to end")
 
 
+def test_headers_that_are_known_and_not_yet_taken(start_proxy: StartProxy, one: EchoServer) -> None:
+    """What is read next drops them; until then they outlive kills and moves to other workers."""
+    made = {**accepting(one), "on_all_unavailable": {"hold": "10m"}}
+    proxy = start_proxy(routes(made))
+    assert proxy.run("drain", "r/v1", "--force").returncode == 0
+    with connected(proxy, CLIENTS) as clients:
+        for number, client in enumerate(clients):
+            client.sendall(header(number) + (b"hello\n", b"hel", b"")[number % 3])
+        for count in (3, 1):
+            wait_for(lambda: states(proxy) == {"waiting": CLIENTS}, "all to be held")
+            kill_workers(proxy)
+            set_workers(proxy, made, count)
+        wait_for(lambda: states(proxy) == {"waiting": CLIENTS}, "all to be held")
+        assert proxy.run("enable", "r/v1").returncode == 0
+        for number, client in enumerate(clients):
+            client.sendall((b"", b"lo\n", b"hello\n")[number % 3])
+        assert [answer(client) for client in clients] == [b"one hello\n"] * CLIENTS
+        await_clients(proxy, [named(number, header(number)) for number in range(CLIENTS)])
+    wait_for(lambda: closed(proxy) == {"finished": CLIENTS}, "every connection to end")
+
+
 def test_other_workers(proxy: Proxy, one: EchoServer) -> None:
     """Workers come and go, and hand their connections over."""
     parts = accepting(one, address(proxy)[1])

@@ -1,0 +1,43 @@
+"""What it costs to find the destination of a sticky client, from its address on: ns of CPU, with so
+many destinations. `python -m bench.sticky`; needs gcc.
+
+Of each, the median of several runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parent / "csrc"
+PICKS = 5_000_000
+RUNS = 5
+
+
+def program() -> Path:
+    made = HERE / "build" / "sticky_pick"
+    made.parent.mkdir(exist_ok=True)
+    sources = (HERE / "sticky_pick/main.c", CSRC / "sticky.c")
+    flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{CSRC}")
+    subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(made)], check=True, timeout=120)
+    return made
+
+
+def main() -> int:
+    found = program()
+    for count in (1, 2, 4, 16):
+        command = [str(found), str(count), str(PICKS)]
+        times = [
+            float(subprocess.run(command, check=True, capture_output=True).stdout)
+            for _ in range(RUNS)
+        ]
+        median = statistics.median(times)
+        print(f"{count:2} destinations {median:6.1f} ns ({min(times):.1f}..{max(times):.1f})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
