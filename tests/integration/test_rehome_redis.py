@@ -97,6 +97,7 @@ def test_the_other_server_knows_the_client(
         named.sock.sendall(f"{greeting}\r\nSELECT 5\r\nCLIENT NO-EVICT on\r\nPING\r\n".encode())
         wait_for(lambda: named.sock.recv(4096).endswith(b"+PONG\r\n"), "all answers")
         assert stranger.ask("GET k") == b"-NOAUTH Authentication required."
+        proxy.client.set_workers(1)  # what is kept goes along
         shift(proxy)
         await_moved(proxy, 2)
         assert value(plain) == f"{servers[1]}-3"

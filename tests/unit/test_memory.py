@@ -132,4 +132,6 @@ def kept_from_dumps(start: int, end: int) -> bool:
 def test_no_core_file_has_the_bytes_of_clients(live: Live) -> None:
     offset, size = fields_of("tm_live")["buffer"]
     assert kept_from_dumps(offset, offset + size)
+    annexes = 8 * sum(fields_of("tm_annex")["talk"])  # at the end: passwords are in there
+    assert kept_from_dumps(live.size - annexes, live.size)
     assert not kept_from_dumps(0, 1)
