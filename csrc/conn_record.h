@@ -1,7 +1,7 @@
 /* The record of a connection: its fields, its states, and how other processes read it.
  *
  * WRITER   the worker that has the connection; after its death the next incarnation
- * READERS  control and the master, by tm_conn_copy() (live.h):
+ * READERS  control and the master, by tm_conn_copy() (live_copy.h):
  *
  *     worker                                    reader
  *     ------                                    ------
@@ -143,13 +143,19 @@ enum tm_stays {
     TM_STAYS_UNWANTED,   /* the other one has spoken unasked, or not taken what it was told */
 };
 
+/* Bits of tm_cold.marks. */
+enum tm_mark {
+    TM_AWAITS_GONE = 1, /* DEAD, and not free before its giver says GONE */
+    TM_HAS_MOVES = 2,   /* its tm_moves is in use */
+};
+
 struct tm_cold {
     uint8_t stage;                /* enum tm_stage: the next one to run, or to run again */
     uint8_t preface;              /* of the stage PREFACE: which of its parts */
     uint8_t failure;              /* enum tm_close_reason of the last connect; TM_OPEN = none */
     uint8_t close_reason;         /* enum tm_close_reason: RESETTING and from then on */
     uint8_t by_reset;             /* ENDING: with RST, not FIN */
-    uint8_t kept;                 /* DEAD, and not free before its giver says GONE */
+    uint8_t marks;                /* enum tm_mark */
     uint8_t faults;               /* incarnations that ended by a fault while working on it */
     uint8_t pick_reason;          /* enum tm_pick_reason */
     uint8_t holds;                /* where it counts: enum tm_holding */
@@ -175,20 +181,26 @@ struct tm_cold {
     uint64_t paid_ns[2];          /* up to when the bytes of half[] are paid for: shape.h */
     struct tm_peer client;
     struct tm_peer endpoint;
-    struct tm_origin origin;
     uint32_t rule_slot;           /* of the rule of its route that it has met; TM_NONE = of none */
     uint16_t client_family;       /* of its socket: a header may have named a client of another */
     uint16_t born_worker;         /* what it was called when it was accepted, wherever it is now */
     uint32_t born_index;
     uint32_t born_generation;
+    uint32_t unused;
+};
+
+/* What only connections need that move: to another worker, or to another endpoint, with their
+ * scouts. In a fourth array, whose pages have no memory before the first of them. Without the mark
+ * in tm_cold all of it is 0, whatever is there: conn/moves.h. */
+struct tm_moves {
+    struct tm_origin origin;
     uint32_t partner, partner_generation; /* its scout, or a scout's connection; 0 = none */
     uint32_t quiet_ms;            /* SCOUTING: how long nobody may have said anything */
-    uint32_t stays_until_s;       /* monotonic: until then it is not rehomed; 0 = it may be */
-    uint32_t rehomed;             /* how often its endpoint has changed under it */
     uint32_t told;                /* SCOUTING: version of what its endpoint was told of the client;
                                    * 0 = nothing. conn/replay.h */
+    uint32_t stays_until_s;       /* monotonic: until then it is not rehomed; 0 = it may be */
     uint32_t stays_for;           /* enum tm_stays: why it stays until then */
-    uint32_t unused;
+    uint32_t rehomed;             /* how often its endpoint has changed under it */
     uint64_t elsewhere[2];        /* of half[].bytes, at other endpoints; sealed: pump.h */
 };
 
@@ -225,10 +237,12 @@ enum {
     TM_CONN_WORDS = sizeof(struct tm_conn) / sizeof(tm_word),
     TM_COLD_WORDS = sizeof(struct tm_cold) / sizeof(tm_word),
     TM_ANNEX_WORDS = sizeof(struct tm_annex) / sizeof(tm_word),
+    TM_MOVES_WORDS = sizeof(struct tm_moves) / sizeof(tm_word),
 };
 _Static_assert(TM_CONN_WORDS * sizeof(tm_word) == sizeof(struct tm_conn), "whole words");
 _Static_assert(TM_COLD_WORDS * sizeof(tm_word) == sizeof(struct tm_cold), "whole words");
 _Static_assert(TM_ANNEX_WORDS * sizeof(tm_word) == sizeof(struct tm_annex), "whole words");
+_Static_assert(TM_MOVES_WORDS * sizeof(tm_word) == sizeof(struct tm_moves), "whole words");
 _Static_assert(offsetof(struct tm_conn, generation) == 0 && offsetof(struct tm_conn, state) == 4,
                "generation and state are the first word");
 _Static_assert(offsetof(struct tm_annex, owner) == 0 && offsetof(struct tm_annex, generation) == 4,
@@ -347,6 +361,6 @@ static inline void tm_conn_enter(struct tm_conn *conn, enum tm_conn_state state)
 }
 
 /* A record as somebody else reads it. */
-struct tm_copy { struct tm_conn conn; struct tm_cold cold; };
+struct tm_copy { struct tm_conn conn; struct tm_cold cold; struct tm_moves moves; };
 
 #endif

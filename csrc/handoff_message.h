@@ -38,6 +38,7 @@ struct tm_handoff {
     /* GIVE: */
     struct tm_conn conn;
     struct tm_cold cold;
+    struct tm_moves moves; /* if cold.marks say so */
     struct tm_annex annex; /* if cold.annex is not 0 */
 };
 

@@ -140,10 +140,12 @@ struct tm_live {
     struct tm_times times[TM_MAX_SLOTS]; /* of the slots of destinations */
     struct tm_log log;
     struct tm_failed_connects failed;
-    _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity`; then tm_cold, tm_annex */
+    _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity`; tm_cold, tm_annex, tm_moves */
 };
 
-#define TM_RECORD_SIZE (sizeof(struct tm_conn) + sizeof(struct tm_cold) + sizeof(struct tm_annex))
+#define TM_RECORD_SIZE \
+    (sizeof(struct tm_conn) + sizeof(struct tm_cold) + sizeof(struct tm_annex) + \
+     sizeof(struct tm_moves))
 
 static inline size_t tm_live_size(uint32_t capacity)
 {
@@ -160,6 +162,12 @@ static inline struct tm_cold *tm_live_colds(const struct tm_live *live, uint32_t
 static inline struct tm_annex *tm_live_annexes(const struct tm_live *live, uint32_t capacity)
 {
     return (struct tm_annex *)(void *)&tm_live_colds(live, capacity)[capacity];
+}
+
+/* And the fourth. */
+static inline struct tm_moves *tm_live_moves(const struct tm_live *live, uint32_t capacity)
+{
+    return (struct tm_moves *)(void *)&tm_live_annexes(live, capacity)[capacity];
 }
 
 /* How many records a region of that size has; -1: it can't be one. What the region itself says is
@@ -220,48 +228,6 @@ static inline void tm_count(uint64_t *counter, uint64_t n)
 static inline uint64_t tm_counter_read(const uint64_t *counter)
 {
     return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
-}
-
-/* False if there is no connection in it, or another one came meanwhile. */
-static inline bool tm_conn_copy(const struct tm_live *live, uint32_t capacity, uint32_t index,
-                                struct tm_copy *copy)
-{
-    const struct tm_conn *conn = &live->records[index];
-    uint32_t generation = __atomic_load_n(&conn->generation, __ATOMIC_ACQUIRE);
-    uint8_t state = __atomic_load_n(&conn->state, __ATOMIC_ACQUIRE);
-    if (!tm_is_open(state))
-        return false;
-    tm_words_load(&copy->conn, conn, TM_CONN_WORDS);
-    tm_words_load(&copy->cold, &tm_live_colds(live, capacity)[index], TM_COLD_WORDS);
-    atomic_thread_fence(memory_order_acquire);
-    return __atomic_load_n(&conn->generation, __ATOMIC_RELAXED) == generation &&
-           copy->conn.generation == generation && copy->conn.state == state;
-}
-
-/* Whether a copied connection has a scout: conn/rehome.h. */
-static inline bool tm_conn_has_scout(const struct tm_live *live, uint32_t capacity,
-                                     const struct tm_copy *of)
-{
-    uint32_t scout = of->cold.partner;
-    return of->cold.partner_generation && scout < capacity &&
-           __atomic_load_n(&live->records[scout].generation, __ATOMIC_RELAXED) ==
-               of->cold.partner_generation &&
-           __atomic_load_n(&live->records[scout].state, __ATOMIC_ACQUIRE) == TM_SCOUTING;
-}
-
-/* The annex of a record that was copied. False if it has none, or another connection has it by now.
- * Nothing that is in it is checked: trust.h. */
-static inline bool tm_annex_copy(const struct tm_live *live, uint32_t capacity, uint32_t index,
-                                 const struct tm_copy *of, struct tm_annex *annex)
-{
-    if (of->cold.annex == 0 || of->cold.annex > capacity)
-        return false;
-    const struct tm_annex *from = &tm_live_annexes(live, capacity)[of->cold.annex - 1];
-    tm_words_load(annex, from, TM_ANNEX_WORDS);
-    atomic_thread_fence(memory_order_acquire);
-    return __atomic_load_n(&from->generation, __ATOMIC_ACQUIRE) == of->conn.generation &&
-           __atomic_load_n(&from->owner, __ATOMIC_RELAXED) == index &&
-           annex->generation == of->conn.generation && annex->owner == index;
 }
 
 static inline uint64_t tm_slot_closed_total(const struct tm_slot *slot)

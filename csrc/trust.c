@@ -38,15 +38,6 @@ static bool slots_possible(const struct tm_conn *conn, const struct tm_cold *col
     return cold->endpoint_slot == TM_NONE || tm_is_slot(conn->destination_slot);
 }
 
-static bool elsewhere_possible(const struct tm_conn *conn, const struct tm_cold *cold)
-{
-    for (int side = 0; side < 2; side++)
-        if (!tm_elsewhere_is_sealed(cold->elsewhere[side]) ||
-            tm_elsewhere_bytes(cold->elsewhere[side]) > conn->half[side].bytes)
-            return false;
-    return true;
-}
-
 static void mend_half(struct tm_half *half)
 {
     if ((uint32_t)half->bytes - half->counted > MAX_UNCOUNTED)
@@ -79,23 +70,19 @@ static void mend_cold(struct tm_cold *cold, uint64_t now_us)
     cold->failure = tm_close_reason_checked(cold->failure);
     cold->pick_reason = tm_pick_reason_checked(cold->pick_reason);
     cold->holds &= ALL_HOLDS;
+    cold->marks &= TM_AWAITS_GONE | TM_HAS_MOVES;
     if (!tm_is_slot_or_none(cold->rule_slot))
         cold->rule_slot = TM_NONE;
     if (cold->accepted_at_us > now_us)
         cold->accepted_at_us = now_us;
     if (cold->until_ms > furthest)
         cold->until_ms = furthest;
-    if (cold->stays_until_s > furthest / 1000)
-        cold->stays_until_s = 0;
-    if (cold->origin.worker > TM_MAX_LINES)
-        cold->origin.worker = 0;
 }
 
 bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_us)
 {
     if (!tm_is_in_use(conn->state) || conn->generation == 0 || !slots_possible(conn, cold) ||
         !half_possible(conn, TM_CLIENT) || !half_possible(conn, TM_ENDPOINT) ||
-        !elsewhere_possible(conn, cold) ||
         !stage_possible(conn, cold))
         return false;
     /* What has passed bytes on is not connected anew: its next ones would be taken for the
@@ -113,6 +100,19 @@ bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_u
     if (conn->spoke > TM_SPOKE_ENDPOINT)
         conn->spoke = TM_SPOKE_NOBODY; /* then it is left alone until it says more */
     mend_cold(cold, now_us);
+    return true;
+}
+
+bool tm_moves_possible(struct tm_moves *moves, const struct tm_conn *conn, uint64_t now_us)
+{
+    if (moves->stays_until_s > (now_us / 1000 + MAX_WAIT_MS) / 1000)
+        moves->stays_until_s = 0;
+    if (moves->origin.worker > TM_MAX_LINES)
+        moves->origin.worker = 0;
+    for (int side = 0; side < 2; side++)
+        if (!tm_elsewhere_is_sealed(moves->elsewhere[side]) ||
+            tm_elsewhere_bytes(moves->elsewhere[side]) > conn->half[side].bytes)
+            return false;
     return true;
 }
 

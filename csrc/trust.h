@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "live.h"
+#include "live_copy.h"
 
 static inline bool tm_is_slot(uint32_t slot)
 {
@@ -150,6 +150,8 @@ static inline bool tm_listening_possible(const struct tm_listening *listening)
 /* Whether it can be true, descriptors left aside. Repairs what is only of use for a moment or
  * has one possible value. now_us: monotonic. */
 bool tm_conn_possible(struct tm_conn *conn, struct tm_cold *cold, uint64_t now_us);
+/* The same of what it has in the fourth array, if it is marked to have it there. */
+bool tm_moves_possible(struct tm_moves *moves, const struct tm_conn *conn, uint64_t now_us);
 
 /* Puts all of a region in bounds but listeners, lines and records. */
 void tm_live_mend(struct tm_live *live, struct tm_commons *commons, uint32_t worker,

@@ -6,6 +6,7 @@
 #include "conn/annex.h"
 #include "conn/handoff.h"
 #include "conn/interest.h"
+#include "conn/moves.h"
 #include "conn/record.h"
 #include "conn/resume.h"
 #include "handoff_message.h"
@@ -23,6 +24,7 @@ int tm_give(struct tm_worker *w, uint32_t index, uint32_t line, bool again)
                                  .generation = conn->generation};
     handoff.conn = *conn;
     handoff.cold = w->colds[index];
+    handoff.moves = *tm_moves_of(w, index);
     if (annex)
         handoff.annex = *annex;
     conn->moving = (uint8_t)(line + 1);

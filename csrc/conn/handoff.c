@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "conn/give.h"
+#include "conn/moves.h"
 #include "conn/record.h"
 #include "conn/take.h"
 #include "handoff_message.h"
@@ -26,8 +27,8 @@ void tm_handoff_count(struct tm_worker *w, uint32_t index, bool came)
 /* It won't be given again: it can be free. */
 static void forget(struct tm_worker *w, uint32_t index)
 {
-    if (w->colds[index].kept) {
-        w->colds[index].kept = 0;
+    if (w->colds[index].marks & TM_AWAITS_GONE) {
+        w->colds[index].marks &= (uint8_t)~TM_AWAITS_GONE;
         tm_record_bury(w, index);
     }
 }
@@ -42,7 +43,7 @@ static void lose_line(struct tm_worker *w, struct tm_handoffs *handoffs, uint32_
     for (uint32_t index = 0; index < w->live->records_used; index++) {
         if (w->records[index].moving == line + 1)
             tm_give_stop(w, index);
-        if (w->colds[index].origin.worker == line + 1)
+        if (tm_moves_of(w, index)->origin.worker == line + 1)
             forget(w, index);
     }
     handoffs->lost |= (uint64_t)1 << line;
@@ -65,7 +66,7 @@ static void answer(struct tm_worker *w, uint32_t line, enum tm_handoff_type type
 static void confirm(struct tm_worker *w, uint32_t giver)
 {
     for (uint32_t index = 0; index < w->live->records_used; index++) {
-        const struct tm_origin *origin = &w->colds[index].origin;
+        const struct tm_origin *origin = &tm_moves_of(w, index)->origin;
         if (origin->worker == giver + 1)
             answer(w, giver, TM_TAKEN, origin->index, origin->generation, index);
     }
@@ -82,8 +83,8 @@ static void handle_give(struct tm_worker *w, uint32_t other, struct tm_handoff *
 static void handle_gone(struct tm_worker *w, uint32_t other, const struct tm_handoff *handoff)
 {
     uint32_t taken = handoff->taken;
-    if (taken < w->live->records_used && tm_take_is_from(&w->colds[taken], other, handoff)) {
-        w->colds[taken].origin.worker = 0;
+    if (taken < w->live->records_used && tm_take_is_from(w, taken, other, handoff)) {
+        tm_moves_take(w, taken)->origin.worker = 0;
         forget(w, taken);
     }
 }

@@ -5,6 +5,7 @@
 
 #include "conn/occupy.h"
 #include "conn/destination.h"
+#include "conn/moves.h"
 #include "conn/proxy.h"
 #include "conn/rate.h"
 #include "conn/record.h"
@@ -138,7 +139,7 @@ static void write_log(struct tm_worker *w, uint32_t index, enum tm_log_kind kind
         .born_worker = cold->born_worker,
         .born_index = cold->born_index,
         .born_generation = cold->born_generation,
-        .rehomed = cold->rehomed,
+        .rehomed = tm_moves_of(w, index)->rehomed,
     };
     write_known(w, index, entry);
     tm_log_commit(&w->live->log);

@@ -1,5 +1,6 @@
 /* Counters after a death. Runs in a worker, before its loop. */
 #include "conn/reconcile.h"
+#include "conn/moves.h"
 
 #include <stdlib.h>
 
@@ -45,7 +46,7 @@ static struct cut what_was_cut(const struct tm_worker *w)
     uint32_t current = w->pump.journal->current;
     if (current < w->live->records_used) {
         const struct tm_cold *cold = &w->colds[current];
-        cut.taken_over = cold->origin.worker != 0;
+        cut.taken_over = tm_moves_of(w, current)->origin.worker != 0;
         if (w->records[current].state == TM_DEAD)
             cut.reason = (enum tm_close_reason)tm_close_reason_checked(cold->close_reason);
     }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "conn/annex.h"
+#include "conn/moves.h"
 #include "conn/occupy.h"
 #include "sock.h"
 
@@ -123,9 +124,9 @@ void tm_record_release(struct tm_worker *w, uint32_t index)
         tm_record_bury(w, index);
 }
 
-static bool may_be_given_again(const struct tm_worker *w, const struct tm_cold *cold)
+static bool may_be_given_again(const struct tm_worker *w, uint32_t index)
 {
-    uint32_t worker = cold->origin.worker;
+    uint32_t worker = tm_moves_of(w, index)->origin.worker;
     return worker && w->live->lines[(worker - 1) % TM_MAX_LINES] >= 0;
 }
 
@@ -136,8 +137,8 @@ void tm_record_free_dead(struct tm_worker *w)
     for (; index != TM_NONE; index = next) {
         struct tm_conn *conn = &w->records[index];
         next = conn->next;
-        if (may_be_given_again(w, &w->colds[index])) {
-            w->colds[index].kept = 1; /* until GONE: handoff_message.h */
+        if (may_be_given_again(w, index)) {
+            w->colds[index].marks |= TM_AWAITS_GONE; /* handoff_message.h */
         } else {
             tm_conn_enter(conn, TM_FREE);
             conn->next = w->free;

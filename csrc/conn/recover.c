@@ -63,6 +63,8 @@ static bool claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *al
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
     bool whole = tm_conn_possible(conn, cold, w->now_us);
+    if (cold->marks & TM_HAS_MOVES)
+        whole = tm_moves_possible(&w->moves[index], conn, w->now_us) && whole;
     for (int side = 0; side < 2; side++) {
         whole = claim_socket(conn, cold, side, all) && whole;
         whole = claim_pipe(conn, &conn->half[side], all) && whole;
@@ -208,7 +210,7 @@ static void recover_one(struct tm_worker *w, uint32_t index, struct tm_descripto
     struct tm_cold *cold = &w->colds[index];
     conn->timer_place = TM_UNARMED;
     conn->ready = 0;
-    cold->kept = 0;
+    cold->marks &= (uint8_t)~TM_AWAITS_GONE;
     if (index == w->pump.journal->current && tm_live_at_fault(w->live) && cold->faults < MAX_FAULTS)
         cold->faults++;
     if (conn->state != TM_FREE && conn->state != TM_DEAD) {

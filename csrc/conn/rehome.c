@@ -7,6 +7,7 @@
 #include "conn/endpoint.h"
 #include "conn/header.h"
 #include "conn/interest.h"
+#include "conn/moves.h"
 #include "conn/occupy.h"
 #include "conn/proxy.h"
 #include "conn/record.h"
@@ -32,13 +33,15 @@ enum {
 /* The connection of a scout; TM_NONE: it is over, or on its way to another worker. */
 static uint32_t connection_of(const struct tm_worker *w, uint32_t scout)
 {
-    const struct tm_cold *cold = &w->colds[scout];
-    uint32_t index = cold->partner;
-    if (index >= w->live->records_used || w->colds[index].partner != scout ||
-        w->colds[index].partner_generation != w->records[scout].generation)
+    const struct tm_moves *its = tm_moves_of(w, scout);
+    uint32_t index = its->partner;
+    if (index >= w->live->records_used)
         return TM_NONE;
     const struct tm_conn *conn = &w->records[index];
-    return conn->generation == cold->partner_generation && conn->state == TM_RELAYING &&
+    const struct tm_moves *moves = tm_moves_of(w, index);
+    if (moves->partner != scout || moves->partner_generation != w->records[scout].generation)
+        return TM_NONE;
+    return conn->generation == its->partner_generation && conn->state == TM_RELAYING &&
                    !conn->moving
                ? index
                : TM_NONE;
@@ -46,8 +49,9 @@ static uint32_t connection_of(const struct tm_worker *w, uint32_t scout)
 
 static bool has_scout(const struct tm_worker *w, uint32_t index)
 {
-    uint32_t scout = w->colds[index].partner;
-    return w->colds[index].partner_generation && scout < w->live->records_used &&
+    const struct tm_moves *moves = tm_moves_of(w, index);
+    uint32_t scout = moves->partner;
+    return moves->partner_generation && scout < w->live->records_used &&
            w->records[scout].state == TM_SCOUTING && connection_of(w, scout) == index;
 }
 
@@ -101,9 +105,10 @@ static void stay(struct tm_worker *w, uint32_t scout, uint32_t stays_s, enum tm_
 {
     uint32_t index = connection_of(w, scout);
     if (index != TM_NONE) {
-        w->colds[index].stays_for = why;
-        w->colds[index].stays_until_s = (uint32_t)(w->now_ms / 1000) + stays_s;
-        w->colds[index].partner_generation = 0;
+        struct tm_moves *moves = tm_moves_take(w, index);
+        moves->stays_for = why;
+        moves->stays_until_s = (uint32_t)(w->now_ms / 1000) + stays_s;
+        moves->partner_generation = 0;
     }
     tm_rehome_end(w, scout);
 }
@@ -137,9 +142,9 @@ static void exchange(struct tm_worker *w, uint32_t index, uint32_t scout)
 /* One that was told something has proved by its answers that it does not speak first. */
 static uint64_t listens_until_ms(const struct tm_worker *w, uint32_t scout)
 {
-    if (w->colds[scout].told)
+    if (tm_moves_of(w, scout)->told)
         return w->records[scout].last_activity_ms;
-    uint64_t listen = w->colds[scout].quiet_ms;
+    uint64_t listen = tm_moves_of(w, scout)->quiet_ms;
     if (listen < LISTEN_MS)
         listen = LISTEN_MS;
     if (listen > LISTEN_MOST_MS)
@@ -152,8 +157,8 @@ static void look(struct tm_worker *w, uint32_t scout)
 {
     const struct tm_cold *cold = &w->colds[scout];
     int fd = w->records[scout].fd[TM_ENDPOINT];
-    uint32_t index = connection_of(w, scout);
-    uint64_t next_ms = listens_until_ms(w, scout), quiet_ms;
+    uint32_t index = connection_of(w, scout), quiet_ms = tm_moves_of(w, scout)->quiet_ms;
+    uint64_t next_ms = listens_until_ms(w, scout), quiet_at_ms;
     if (index == TM_NONE || !is_still_wanted(w, scout, index)) {
         give_up(w, scout);
         return;
@@ -166,7 +171,7 @@ static void look(struct tm_worker *w, uint32_t scout)
     }
     bool holds = tm_replay_holds(w, scout, index), ready = w->now_ms >= next_ms;
     if (told == TM_REPLAY_DONE && holds && ready &&
-        tm_converge_is_moment(w, index, cold->quiet_ms)) {
+        tm_converge_is_moment(w, index, quiet_ms)) {
         exchange(w, index, scout);
         return;
     }
@@ -177,8 +182,8 @@ static void look(struct tm_worker *w, uint32_t scout)
     if (told == TM_REPLAY_WAITS) {
         next_ms = cold->until_ms;
     } else if (ready) {
-        quiet_ms = w->records[index].last_activity_ms + cold->quiet_ms;
-        next_ms = w->now_ms + LOOK_MS > quiet_ms ? w->now_ms + LOOK_MS : quiet_ms;
+        quiet_at_ms = w->records[index].last_activity_ms + quiet_ms;
+        next_ms = w->now_ms + LOOK_MS > quiet_at_ms ? w->now_ms + LOOK_MS : quiet_at_ms;
     }
     tm_arm(w, scout, tm_lower_limit(next_ms, cold->until_ms));
 }
@@ -262,14 +267,15 @@ static uint32_t make_scout(struct tm_worker *w, uint32_t index, uint32_t at, uin
     cold->pick_reason = TM_PICKED_rehomed;
     cold->connect_timeout_ms = (uint32_t)destination->rules.connect_timeout_ms;
     cold->idle_timeout_ms = (uint32_t)destination->rules.idle_timeout_ms;
-    cold->partner = index;
-    cold->partner_generation = w->records[index].generation;
-    cold->quiet_ms = quiet_ms;
+    struct tm_moves *moves = tm_moves_take(w, scout), *its = tm_moves_take(w, index);
+    moves->partner = index;
+    moves->partner_generation = w->records[index].generation;
+    moves->quiet_ms = quiet_ms;
     tm_conn_enter(conn, TM_SCOUTING);
     w->connections++;
     tm_live_set_connections(w->live, w->connections);
-    w->colds[index].partner = scout;
-    w->colds[index].partner_generation = conn->generation;
+    its->partner = scout;
+    its->partner_generation = conn->generation;
     return scout;
 }
 
@@ -303,7 +309,7 @@ static void start_connect(struct tm_worker *w, uint32_t scout, const struct tm_e
 {
     struct tm_conn *conn = &w->records[scout];
     struct tm_cold *cold = &w->colds[scout];
-    uint32_t index = cold->partner;
+    uint32_t index = tm_moves_of(w, scout)->partner;
     int fd = tm_attempt_open(w, scout, endpoint), state;
     if (fd < 0) {
         connect_failed(w, scout, -fd);
@@ -336,7 +342,7 @@ void tm_rehome(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t qui
     if (!tm_converge_may_obey(w, index, order))
         return;
     w->pump.journal->current = index;
-    if (w->now_ms / 1000 < w->colds[index].stays_until_s || has_scout(w, index) ||
+    if (w->now_ms / 1000 < tm_moves_of(w, index)->stays_until_s || has_scout(w, index) ||
         !tm_replay_is_possible(w, index) || !tm_converge_is_moment(w, index, quiet_ms))
         return;
     uint32_t at = find_destination(w, index, slot);

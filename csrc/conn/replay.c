@@ -6,6 +6,7 @@
 
 #include "conn/destination.h"
 #include "conn/known.h"
+#include "conn/moves.h"
 #include "conn/talk.h"
 #include "sock.h"
 #include "trust.h"
@@ -39,7 +40,7 @@ int tm_replay_send(struct tm_worker *w, uint32_t scout, uint32_t index)
         return -ENOBUFS;
     annex = tm_annex_of(w, scout);
     uint32_t size = (uint32_t)tm_redis_tell(&annex->talk.redis, kept, w->pump.buffer);
-    w->colds[scout].told = kept->version;
+    tm_moves_take(w, scout)->told = kept->version;
     w->pump.journal->side = TM_CLIENT;
     int error = tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size,
                                 false);
@@ -53,7 +54,7 @@ enum tm_replay tm_replay_hear(struct tm_worker *w, uint32_t scout)
     struct tm_annex *annex = tm_annex_of(w, scout);
     struct tm_half *half = &conn->half[TM_ENDPOINT];
     int fd = conn->fd[TM_ENDPOINT];
-    if (!w->colds[scout].told || !annex)
+    if (!tm_moves_of(w, scout)->told || !annex)
         return TM_REPLAY_DONE;
     for (;;) {
         ssize_t got = tm_sock_peek(fd, w->pump.buffer, w->pump.buffer_size);
@@ -73,6 +74,6 @@ enum tm_replay tm_replay_hear(struct tm_worker *w, uint32_t scout)
 bool tm_replay_holds(struct tm_worker *w, uint32_t scout, uint32_t index)
 {
     const struct tm_kept *kept = tm_kept_of(w, index);
-    uint32_t told = w->colds[scout].told;
+    uint32_t told = tm_moves_of(w, scout)->told;
     return tells(w, index) ? kept && tm_kept_is_whole(kept) && kept->version == told : !told;
 }

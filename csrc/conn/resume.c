@@ -5,6 +5,7 @@
 
 #include "conn/connect.h"
 #include "conn/interest.h"
+#include "conn/moves.h"
 #include "conn/occupy.h"
 #include "conn/outcome.h"
 #include "conn/reconcile.h"
@@ -19,10 +20,12 @@
 /* --- what was under way --------------------------------------------------------------------- */
 
 /* Whether a reset has been told to a call that is not there any more to remember it. */
-static bool was_reset(const struct tm_conn *conn, const struct tm_cold *cold, int side)
+static bool was_reset(const struct tm_worker *w, uint32_t index, int side)
 {
+    const struct tm_conn *conn = &w->records[index];
     const struct tm_half *half = &conn->half[side];
-    uint64_t elsewhere = side == TM_ENDPOINT ? tm_elsewhere_bytes(cold->elsewhere[side]) : 0;
+    uint64_t elsewhere =
+        side == TM_ENDPOINT ? tm_elsewhere_bytes(tm_moves_of(w, index)->elsewhere[side]) : 0;
     if (tm_sock_error(conn->fd[side]) < 0)
         return true;
     if (half->state == TM_HALF_OPEN)
@@ -72,7 +75,7 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
     if (operation == TM_SHUT && tm_kernel_fin_sent(conn->fd[other]))
         half->state = TM_HALF_SHUT;
     struct tm_way way = {conn->fd[side], conn->fd[other], other == TM_ENDPOINT,
-                         tm_elsewhere_bytes(w->colds[index].elsewhere[side])};
+                         tm_elsewhere_bytes(tm_moves_of(w, index)->elsewhere[side])};
     if (operation == TM_PREPEND || operation == TM_CONSUME) { /* by itself */
         if (!finish_preface(w, conn, operation))
             return false;
@@ -85,7 +88,7 @@ static bool finish_relaying(struct tm_worker *w, uint32_t index, enum tm_operati
     for (side = 0; side < 2; side++) {
         tm_relay_count(w, index, side);
         if (!(conn->half[side].uncounted & TM_UNCOUNTED_SOURCE) &&
-            was_reset(conn, &w->colds[index], side))
+            was_reset(w, index, side))
             conn->side_flags[side] |= TM_RESET | TM_HUNG_UP;
     }
     return true;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "conn/moves.h"
 #include "conn/record.h"
 #include "sock.h"
 #include "trust.h"
@@ -71,7 +72,7 @@ static void arrive(struct tm_copy *it, const struct tm_copy *scout)
                                           tm_base_prepended(half[TM_ENDPOINT].base));
     half[TM_ENDPOINT].bound = 0;
     for (int side = 0; side < 2; side++)
-        it->cold.elsewhere[side] = tm_elsewhere_seal(half[side].bytes);
+        it->moves.elsewhere[side] = tm_elsewhere_seal(half[side].bytes);
     uncount(&it->conn, &it->cold);
     it->cold.idle_timeout_ms = scout->cold.idle_timeout_ms;
     it->cold.connect_timeout_ms = scout->cold.connect_timeout_ms;
@@ -81,8 +82,8 @@ static void arrive(struct tm_copy *it, const struct tm_copy *scout)
     it->cold.table_generation = scout->cold.table_generation;
     it->cold.pick_reason = scout->cold.pick_reason;
     it->cold.tried = it->cold.passed = 0;
-    it->cold.partner = it->cold.partner_generation = 0;
-    it->cold.rehomed++;
+    it->moves.partner = it->moves.partner_generation = 0;
+    it->moves.rehomed++;
 }
 
 /* --- both at once --------------------------------------------------------------------------- */
@@ -95,6 +96,7 @@ static void carry_out(struct tm_worker *w, const struct swap *swap)
         const struct tm_copy *after = &swap->after[i];
         tm_words_store(conn, &after->conn, 1, TM_CONN_WORDS);
         tm_words_store(&w->colds[swap->index[i]], &after->cold, 0, TM_COLD_WORDS);
+        tm_words_store(&w->moves[swap->index[i]], &after->moves, 0, TM_MOVES_WORDS);
         for (int side = 0; side < 2; side++)
             __atomic_store_n(&conn->side_flags[side], after->conn.side_flags[side],
                              __ATOMIC_RELAXED);
@@ -105,6 +107,7 @@ void tm_swap(struct tm_worker *w, uint32_t index, uint32_t scout)
 {
     struct swap swap = {.index = {index, scout}};
     for (int i = 0; i < 2; i++) {
+        swap.after[i].moves = *tm_moves_take(w, swap.index[i]);
         swap.after[i].conn = w->records[swap.index[i]];
         swap.after[i].cold = w->colds[swap.index[i]];
     }

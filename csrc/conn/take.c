@@ -5,22 +5,25 @@
 
 #include "conn/annex.h"
 #include "conn/handoff.h"
+#include "conn/moves.h"
 #include "conn/record.h"
 #include "conn/resume.h"
 #include "descriptors.h"
 #include "trust.h"
 
-bool tm_take_is_from(const struct tm_cold *cold, uint32_t giver, const struct tm_handoff *handoff)
+bool tm_take_is_from(const struct tm_worker *w, uint32_t index, uint32_t giver,
+                     const struct tm_handoff *handoff)
 {
-    return cold->origin.worker == giver + 1 && cold->origin.index == handoff->index &&
-           cold->origin.generation == handoff->generation;
+    const struct tm_origin *origin = &tm_moves_of(w, index)->origin;
+    return origin->worker == giver + 1 && origin->index == handoff->index &&
+           origin->generation == handoff->generation;
 }
 
 /* The record into which this very connection has been taken before; TM_NONE = it has not. */
 static uint32_t find(const struct tm_worker *w, uint32_t giver, const struct tm_handoff *handoff)
 {
     for (uint32_t index = 0; index < w->live->records_used; index++)
-        if (tm_take_is_from(&w->colds[index], giver, handoff))
+        if (tm_take_is_from(w, index, giver, handoff))
             return index;
     return TM_NONE;
 }
@@ -45,6 +48,8 @@ static bool can_be_taken(const struct tm_worker *w, struct tm_handoff *handoff)
     if (conn->fd[0] < 0 && conn->fd[1] < 0)
         return false; /* descriptors have run out on the way */
     return tm_conn_possible(conn, cold, w->now_us) && tm_is_open(conn->state) &&
+           (!(cold->marks & TM_HAS_MOVES) ||
+            tm_moves_possible(&handoff->moves, conn, w->now_us)) &&
            side_possible(conn, cold, TM_CLIENT) && side_possible(conn, cold, TM_ENDPOINT) &&
            (!cold->annex || handoff->annex.length <= TM_ANNEX_BYTES);
 }
@@ -54,10 +59,13 @@ static void make_own(struct tm_handoff *handoff, uint32_t giver)
 {
     struct tm_conn *conn = &handoff->conn;
     struct tm_cold *cold = &handoff->cold;
-    cold->origin = (struct tm_origin){giver + 1, handoff->index, handoff->generation};
-    cold->kept = cold->faults = 0;
+    if (!(cold->marks & TM_HAS_MOVES))
+        handoff->moves = (struct tm_moves){0};
+    cold->marks = TM_HAS_MOVES;
+    handoff->moves.origin = (struct tm_origin){giver + 1, handoff->index, handoff->generation};
+    cold->faults = 0;
     cold->annex = 0;
-    cold->partner_generation = 0;
+    handoff->moves.partner_generation = 0;
     conn->timer_place = TM_UNARMED;
     conn->next = TM_NONE;
     conn->ready = conn->moving = 0;
@@ -93,9 +101,10 @@ uint32_t tm_take(struct tm_worker *w, uint32_t giver, struct tm_handoff *handoff
     uint8_t state = handoff->conn.state;
     w->pump.journal->current = index;
     make_own(handoff, giver);
+    tm_words_store(&w->moves[index], &handoff->moves, 0, TM_MOVES_WORDS);
     tm_conn_replace(conn, &w->colds[index], &handoff->conn, &handoff->cold);
     if (has_annex && !take_annex(w, index, &handoff->annex)) {
-        w->colds[index].origin.worker = 0;
+        w->moves[index].origin.worker = 0;
         handoff->cold.annex = 1; /* for its descriptors */
         tm_handoff_close(handoff);
         conn->next = w->free;

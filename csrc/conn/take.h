@@ -10,6 +10,7 @@
 uint32_t tm_take(struct tm_worker *w, uint32_t giver, struct tm_handoff *handoff);
 
 /* Whether a record has come with such a message. */
-bool tm_take_is_from(const struct tm_cold *cold, uint32_t giver, const struct tm_handoff *handoff);
+bool tm_take_is_from(const struct tm_worker *w, uint32_t index, uint32_t giver,
+                     const struct tm_handoff *handoff);
 
 #endif

@@ -85,7 +85,8 @@ struct tm_worker {
     struct tm_conn *records;
     struct tm_cold *colds;
     struct tm_annex *annexes;
-    uint32_t capacity; /* of each of the three: the connection limit */
+    struct tm_moves *moves; /* moves.h */
+    uint32_t capacity; /* of each of the four: the connection limit */
     uint32_t connections;
     /* Heads of lists of records; TM_NONE = empty. Never-used ones lie behind live->records_used. */
     uint32_t free, dead, ready;
@@ -114,6 +115,7 @@ static inline void tm_worker_use(struct tm_worker *w, struct tm_live *live, uint
     w->records = live->records;
     w->colds = tm_live_colds(live, capacity);
     w->annexes = tm_live_annexes(live, capacity);
+    w->moves = tm_live_moves(live, capacity);
 }
 
 /* A limit that has been reached may be so by what is over: who waits looks again so often. */

@@ -143,7 +143,7 @@ cdef tuple row_of(Live live, uint32_t index, const tm_copy *of, uint64_t now, di
         _PICKED[tm_pick_reason_checked(of.cold.pick_reason)], of.cold.attempts,
         of.cold.connect_us / 1e6, of.conn.first_byte_us / 1e6, known_of(live, index, of),
         of.cold.rule_slot, f"{of.cold.born_worker}-{of.cold.born_index}-{of.cold.born_generation}",
-        of.cold.rehomed, moment, of.conn.spoke == TM_SPOKE_ENDPOINT)
+        of.moves.rehomed, moment, of.conn.spoke == TM_SPOKE_ENDPOINT)
 
 
 cdef bytearray marked(slots):
@@ -301,8 +301,8 @@ cdef str moment_of(Live live, uint32_t index, const tm_copy *of, uint64_t protoc
     """What it is in the middle of, of MOMENTS, without a protocol: safe. moves: it is to go on with
     another endpoint."""
     moment = tm_moment_copy(live.live(), live.capacity, index, of, protocol, moves)
-    if (moves and moment == TM_MOMENT_SAFE and of.cold.stays_for == TM_STAYS_UNWANTED
-            and <uint64_t>of.cold.stays_until_s * 1000000 > now):
+    if (moves and moment == TM_MOMENT_SAFE and of.moves.stays_for == TM_STAYS_UNWANTED
+            and <uint64_t>of.moves.stays_until_s * 1000000 > now):
         return TURNED_AWAY
     return MOMENTS[moment]
 

@@ -182,6 +182,8 @@ cdef extern from "live.h" nogil:
         uint16_t born_worker
         uint32_t born_index
         uint32_t born_generation
+
+    cdef struct tm_moves:
         uint32_t stays_until_s
         uint32_t rehomed
         uint32_t stays_for
@@ -207,6 +209,7 @@ cdef extern from "live.h" nogil:
     cdef struct tm_copy:
         tm_conn conn
         tm_cold cold
+        tm_moves moves
 
     cdef struct tm_slot:
         uint64_t opened
@@ -275,8 +278,6 @@ cdef extern from "live.h" nogil:
     size_t tm_live_size(uint32_t capacity)
     int64_t tm_live_capacity(size_t size)
     void tm_live_order(tm_live *live, uint32_t orders)
-    bint tm_conn_copy(const tm_live *live, uint32_t capacity, uint32_t index, tm_copy *copy)
-    bint tm_conn_has_scout(const tm_live *live, uint32_t capacity, const tm_copy *of)
     void tm_live_init(tm_live *live, uint32_t worker, uint32_t capacity)
     void tm_count(uint64_t *counter, uint64_t n)
     uint64_t tm_counter_read(const uint64_t *counter)
@@ -307,6 +308,10 @@ cdef extern from "live.h" nogil:
     uint64_t tm_live_heartbeat(const tm_live *live)
     void tm_live_set_heartbeat(tm_live *live, uint64_t now_ms)
 
+
+cdef extern from "live_copy.h" nogil:
+    bint tm_conn_copy(const tm_live *live, uint32_t capacity, uint32_t index, tm_copy *copy)
+    bint tm_conn_has_scout(const tm_live *live, uint32_t capacity, const tm_copy *of)
 
 cdef extern from "trust.h" nogil:
     uint8_t tm_close_reason_checked(uint8_t reason)

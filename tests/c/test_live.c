@@ -24,12 +24,15 @@ static void size_holds_every_record(void)
     CHECK(tm_live_size(UINT32_MAX) > (uint64_t)UINT32_MAX * 200);
     struct tm_cold *colds = tm_live_colds(live, CAPACITY);
     struct tm_annex *annexes = tm_live_annexes(live, CAPACITY);
+    struct tm_moves *moves = tm_live_moves(live, CAPACITY);
     memset(&live->records[CAPACITY - 1], 0x5a, sizeof(struct tm_conn));
     memset(&colds[CAPACITY - 1], 0x5a, sizeof(struct tm_cold));
     memset(&annexes[CAPACITY - 1], 0x5a, sizeof(struct tm_annex));
+    memset(&moves[CAPACITY - 1], 0x5a, sizeof(struct tm_moves));
     CHECK((char *)&live->records[CAPACITY] == (char *)colds);
     CHECK((char *)&colds[CAPACITY] == (char *)annexes);
-    CHECK_EQUAL((size_t)((char *)&annexes[CAPACITY] - (char *)live), live->size);
+    CHECK((char *)&annexes[CAPACITY] == (char *)moves);
+    CHECK_EQUAL((size_t)((char *)&moves[CAPACITY] - (char *)live), live->size);
     free(live);
 }
 

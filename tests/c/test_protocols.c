@@ -10,7 +10,7 @@
 #include "access_log.h"
 #include "check.h"
 #include "commons.h"
-#include "live.h"
+#include "live_copy.h"
 #include "route_table.h"
 
 enum { ROUNDS = 4000, GENERATIONS = 300, COPIES = 300, WORKERS = 2, LIMIT = 3 };

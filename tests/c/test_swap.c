@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 
 #include "check.h"
+#include "conn/moves.h"
 #include "conn/swap.h"
 #include "trust.h"
 
@@ -67,9 +68,9 @@ static struct tm_worker *make_two(void)
     w.records[SCOUT].half[TM_ENDPOINT].base = tm_base_make(50, 0);
     w.colds[INDEX].holds = TM_HOLDS_ROUTE | TM_HOLDS_LISTENER | PLACES;
     w.colds[SCOUT].holds = PLACES;
-    w.colds[SCOUT].partner = INDEX;
-    w.colds[INDEX].partner = SCOUT;
-    w.colds[INDEX].partner_generation = 10 + SCOUT;
+    tm_moves_take(&w, SCOUT)->partner = INDEX;
+    tm_moves_take(&w, INDEX)->partner = SCOUT;
+    tm_moves_take(&w, INDEX)->partner_generation = 10 + SCOUT;
     tm_conn_enter(conn, TM_RELAYING);
     tm_conn_enter(&w.records[SCOUT], TM_SCOUTING);
     return &w;
@@ -82,7 +83,9 @@ static void check_whole(const struct tm_worker *w, bool exchanged)
         struct tm_conn conn = w->records[index];
         struct tm_cold cold = w->colds[index];
         bool first = (index == INDEX) != exchanged;
+        struct tm_moves moves = w->moves[index];
         CHECK(tm_conn_possible(&conn, &cold, 1000000));
+        CHECK(tm_moves_possible(&moves, &conn, 1000000));
         CHECK_EQUAL(conn.fd[TM_ENDPOINT], first ? 21 : 22);
         CHECK(tm_conn_fd_sealed(&conn, &cold, TM_ENDPOINT));
         CHECK_EQUAL(conn.destination_slot, first ? 1 : 2);
@@ -92,7 +95,7 @@ static void check_whole(const struct tm_worker *w, bool exchanged)
     }
     CHECK_EQUAL(w->colds[INDEX].holds, TM_HOLDS_ROUTE | TM_HOLDS_LISTENER | PLACES);
     CHECK_EQUAL(w->colds[SCOUT].close_reason, exchanged ? TM_CLOSED_rehomed : TM_OPEN);
-    CHECK_EQUAL(w->colds[INDEX].rehomed, exchanged);
+    CHECK_EQUAL(tm_moves_of(w, INDEX)->rehomed, exchanged);
 }
 
 /* What a recovery would make of this moment; afterwards it is as it was. */
@@ -103,6 +106,7 @@ static bool recovered(struct tm_worker *w)
     for (int i = 0; i < 2; i++) {
         before[i].conn = w->records[i ? SCOUT : INDEX];
         before[i].cold = w->colds[i ? SCOUT : INDEX];
+        before[i].moves = w->moves[i ? SCOUT : INDEX];
     }
     tm_swap_recover(w);
     CHECK_EQUAL(tm_journal_operation(w->pump.journal), TM_NOTHING);
@@ -112,6 +116,7 @@ static bool recovered(struct tm_worker *w)
     for (int i = 0; i < 2; i++) {
         w->records[i ? SCOUT : INDEX] = before[i].conn;
         w->colds[i ? SCOUT : INDEX] = before[i].cold;
+        w->moves[i ? SCOUT : INDEX] = before[i].moves;
     }
     return exchanged;
 }
@@ -153,8 +158,8 @@ static void counts_begin_anew_at_the_new_one(void)
     const struct tm_half *half = w->records[INDEX].half;
     tm_swap(w, INDEX, SCOUT);
     CHECK_EQUAL(half[TM_CLIENT].bytes, 1000);
-    CHECK_EQUAL(tm_elsewhere_bytes(w->colds[INDEX].elsewhere[TM_CLIENT]), 1000);
-    CHECK_EQUAL(tm_elsewhere_bytes(w->colds[INDEX].elsewhere[TM_ENDPOINT]), 2000);
+    CHECK_EQUAL(tm_elsewhere_bytes(tm_moves_of(w, INDEX)->elsewhere[TM_CLIENT]), 1000);
+    CHECK_EQUAL(tm_elsewhere_bytes(tm_moves_of(w, INDEX)->elsewhere[TM_ENDPOINT]), 2000);
     CHECK_EQUAL(tm_base_consumed(half[TM_CLIENT].base), 7);
     CHECK_EQUAL(tm_base_prepended(half[TM_CLIENT].base), 40);
     CHECK_EQUAL(tm_base_consumed(half[TM_ENDPOINT].base), 50);
@@ -168,11 +173,12 @@ static void counts_begin_anew_at_the_new_one(void)
 static void what_can_not_be_is_not_carried_out(void)
 {
     struct tm_worker *w = make_two();
-    struct tm_copy before = {w->records[INDEX], w->colds[INDEX]};
+    struct tm_copy before = {w->records[INDEX], w->colds[INDEX], w->moves[INDEX]};
     tm_swap(w, INDEX, SCOUT);
     for (size_t at = 0; at < 16 + 2 * sizeof(struct tm_copy); at++) {
         w->records[INDEX] = before.conn;
         w->colds[INDEX] = before.cold;
+        w->moves[INDEX] = before.moves;
         tm_journal_note(w->pump.journal, TM_SWAP);
         w->pump.buffer[at] ^= 0x40;
         tm_swap_recover(w);

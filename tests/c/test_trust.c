@@ -94,8 +94,6 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->half[0].base += UINT64_C(1) << 35);
     IMPOSSIBLE(conn->half[1].base = tm_base_seal(0, 0, 7)); /* endpoints send no header */
     IMPOSSIBLE(conn->half[0].base = tm_base_seal(0, 0, 7), conn->half[0].bytes = 1);
-    IMPOSSIBLE(cold->elsewhere[0] = 5, conn->half[0].bytes = 9);
-    IMPOSSIBLE(cold->elsewhere[1] = tm_elsewhere_seal(10), conn->half[1].bytes = 9);
     IMPOSSIBLE(conn->state = TM_SCOUTING, conn->destination_slot = cold->endpoint_slot = TM_NONE);
     IMPOSSIBLE(conn->half[0].state = TM_HALF_ABORTED); /* and neither side was reset */
     IMPOSSIBLE(conn->half[1].bytes = 1, conn->state = TM_CONNECTING); /* after bytes passed */
@@ -110,15 +108,35 @@ static void what_would_lead_out_of_an_array_is_not(void)
     IMPOSSIBLE(conn->state = TM_CONNECTING, cold->stage = TM_STAGE_RELAY,
                conn->fd[TM_ENDPOINT] = -1);
     *conn = whole, *cold = cold_whole;
-    cold->elsewhere[1] = tm_elsewhere_seal(9), conn->half[1].bytes = 9;
+    cold->marks = 255;
     cold->close_reason = cold->pick_reason = cold->failure = 200;
-    cold->until_ms = conn->last_activity_ms = UINT64_MAX, cold->origin.worker = UINT32_MAX;
+    cold->until_ms = conn->last_activity_ms = UINT64_MAX;
     cold->rule_slot = TM_MAX_SLOTS;
     CHECK(tm_conn_possible(conn, cold, NOW_US));
     CHECK(cold->close_reason < TM_CLOSE_REASONS && cold->pick_reason < TM_PICK_REASONS);
     CHECK(cold->failure < TM_CLOSE_REASONS && cold->rule_slot == TM_NONE);
-    CHECK(conn->last_activity_ms <= NOW_US / 1000 && cold->origin.worker <= TM_MAX_LINES);
+    CHECK(conn->last_activity_ms <= NOW_US / 1000);
+    CHECK_EQUAL(cold->marks, TM_AWAITS_GONE | TM_HAS_MOVES);
     CHECK(munmap(live, tm_live_size(CAPACITY)) == 0);
+}
+
+static void what_other_endpoints_have_had_is_a_part_and_sealed(void)
+{
+    struct tm_conn conn = {0};
+    struct tm_moves moves = {.stays_until_s = UINT32_MAX, .origin = {.worker = UINT32_MAX}};
+    CHECK(tm_moves_possible(&moves, &conn, NOW_US));
+    CHECK_EQUAL(moves.stays_until_s, 0);
+    CHECK_EQUAL(moves.origin.worker, 0);
+    conn.half[0].bytes = conn.half[1].bytes = 9;
+    for (int side = 0; side < 2; side++) {
+        moves.elsewhere[side] = tm_elsewhere_seal(9);
+        CHECK(tm_moves_possible(&moves, &conn, NOW_US));
+        moves.elsewhere[side] = 5; /* without its seal */
+        CHECK(!tm_moves_possible(&moves, &conn, NOW_US));
+        moves.elsewhere[side] = tm_elsewhere_seal(10);
+        CHECK(!tm_moves_possible(&moves, &conn, NOW_US));
+        moves.elsewhere[side] = 0;
+    }
 }
 
 static void a_seal_tells_another_number(void)
@@ -271,6 +289,7 @@ int main(void)
     commons = fresh(sizeof(*commons));
     RUN(a_true_record_is_possible_and_unchanged);
     RUN(what_would_lead_out_of_an_array_is_not);
+    RUN(what_other_endpoints_have_had_is_a_part_and_sealed);
     RUN(a_seal_tells_another_number);
     RUN(records_and_orders_are_known_twice);
     RUN(a_garbled_journal_finds_its_record);
