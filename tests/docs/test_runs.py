@@ -50,7 +50,7 @@ def test_the_tutorial_is_among_them() -> None:
 
 def test_known_directives() -> None:
     """A typo would leave a block untested."""
-    known = ("run", "background", "output", "file", "of", "invalid", "")
+    known = ("run", "background", "output", "file", "of", "invalid", "recording", "")
     for page in pages():
         for block in page.blocks:
             what = block.directive.partition(": ")[0]

@@ -111,6 +111,7 @@ HARMLESS: Final[dict[str, str]] = {
             "memcpy",
             "memmove",
             "memset",
+            "explicit_bzero",
             "snprintf",
             "strlen",
             "strchr",
