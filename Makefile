@@ -91,10 +91,13 @@ $(BUILD_LOCKED): $(BUILD_LOCK)
 	@$(call install-locked,$(BIN)/python,$(BUILD_LOCK),about 20 MB$(comma) ten seconds)
 	@touch $@
 
+# What is in BUILD_LOCK is in it as well. Where that was there, it stays as old as it is: a newer one
+# has the modules compiled again.
 $(LOCKED): $(LOCK)
 	@$(call make-venv,$(VENV))
 	@$(call install-locked,$(BIN)/python,$(LOCK),about 100 MB$(comma) half a minute)
-	@touch $(BUILD_LOCKED) $@
+	@test -e $(BUILD_LOCKED) || touch $(BUILD_LOCKED)
+	@touch $@
 
 $(READY): $(BUILD_LOCKED) $(SOURCES)
 	@echo "make: compiling the extension modules on all CPUs: less than a minute"
