@@ -1,22 +1,20 @@
 /* What is kept of a client, as entries. Calls nothing but memcpy(), memmove() and memset(). */
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "protocol/kept_parts.h"
+#include "protocol/seal.h"
 
 /* --- the whole ------------------------------------------------------------------------------ */
 
+_Static_assert(offsetof(struct tm_kept, seal) == 0, "as tm_seal_of() takes it");
+_Static_assert(sizeof(struct tm_kept) % sizeof(uint64_t) == 0, "whole words");
+
+/* Never 0: that is one that is being changed. */
 static uint32_t seal_of(const struct tm_kept *kept)
 {
-    uint64_t words[sizeof(*kept) / sizeof(uint64_t)];
-    uint64_t sum = 0x9e3779b97f4a7c15ull;
-    memcpy(words, kept, sizeof(words));
-    memset(words, 0, sizeof(kept->seal));
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        sum = (sum ^ words[i]) * 0xd6e8feb86659fd93ull;
-        sum ^= sum >> 32;
-    }
-    return (uint32_t)sum | 1;
+    return tm_seal_of(kept, sizeof(*kept)) | 1;
 }
 
 void tm_kept_seal(struct tm_kept *kept)

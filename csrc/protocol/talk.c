@@ -1,19 +1,17 @@
 /* Which protocol is spoken, and how much of it has been heard. Calls the protocols. */
 #include "protocol/talk.h"
 
+#include <stddef.h>
 #include <string.h>
+
+#include "protocol/seal.h"
+
+_Static_assert(offsetof(struct tm_talk, seal) == 0, "as tm_seal_of() takes it");
+_Static_assert(sizeof(struct tm_talk) % sizeof(uint64_t) == 0, "whole words");
 
 static uint32_t seal_of(const struct tm_talk *talk)
 {
-    uint64_t words[sizeof(*talk) / sizeof(uint64_t)];
-    uint64_t sum = 0x9e3779b97f4a7c15ull;
-    memcpy(words, talk, sizeof(words));
-    memset(words, 0, sizeof(talk->seal));
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        sum = (sum ^ words[i]) * 0xd6e8feb86659fd93ull;
-        sum ^= sum >> 32;
-    }
-    return (uint32_t)sum;
+    return tm_seal_of(talk, sizeof(*talk));
 }
 
 /* The seal comes last: until then it is a death's word against it. */
