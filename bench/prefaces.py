@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import yaml
 
+from bench.build import CSRC, build_with_worker
 from bench.headers import KINDS, LAST, routes_to
 from tcpmux.config import load_texts
 from tcpmux.config.document import Text
@@ -32,27 +32,10 @@ from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
 
-HERE = Path(__file__).resolve().parent
-CSRC = HERE.parent / "csrc"
-
 
 def program(csrc: Path) -> Path:
-    made = HERE / "build" / "preface_cost"
-    made.parent.mkdir(exist_ok=True)
-    sources = [str(path) for path in sorted(csrc.rglob("*.c")) if path.name != "privileges.c"]
-    wide = ["-mcx16"] if platform.machine() == "x86_64" else []
-    flags = ["-std=gnu11", "-D_GNU_SOURCE", "-O2", "-g1", "-Wall", "-Wextra", "-Werror", *wide]
-    command = [
-        "gcc",
-        *flags,
-        f"-I{csrc}",
-        str(HERE / "preface_cost/main.c"),
-        *sources,
-        "-o",
-        str(made),
-    ]
-    subprocess.run(command, check=True, timeout=240)
-    return made
+    sources = [path for path in sorted(csrc.rglob("*.c")) if path.name != "privileges.c"]
+    return build_with_worker("preface_cost", sources, csrc)
 
 
 def table_of(endpoint: int) -> Table:

@@ -11,30 +11,16 @@ import statistics
 import subprocess
 import sys
 from ipaddress import ip_network
-from pathlib import Path
 
+from bench.build import CSRC, build_with_worker
 from tcpmux.config import Address, Admin, Config, Destination, Route, Rule
 from tcpmux.shm._image import publish_image
 from tcpmux.shm._table import Table
 from tcpmux.shm.build import build_image
 from tcpmux.shm.slots import Names
 
-HERE = Path(__file__).resolve().parent
-CSRC = HERE.parent / "csrc"
 PICKS = 5_000_000
 RUNS = 5
-
-
-def program() -> Path:
-    made = HERE / "build" / "rule_match"
-    made.parent.mkdir(exist_ok=True)
-    sources = [
-        HERE / "rule_match/main.c",
-        *(CSRC / f"{m}.c" for m in ("pick_rules", "route_table")),
-    ]
-    flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{CSRC}")
-    subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(made)], check=True, timeout=120)
-    return made
 
 
 def table_of(rules: tuple[Rule, ...]) -> Table:
@@ -59,7 +45,8 @@ def names(count: int) -> tuple[Rule, ...]:
 
 
 def main() -> int:
-    found = program()
+    files = [CSRC / f"{name}.c" for name in ("pick_rules", "route_table")]
+    found = build_with_worker("rule_match", files)
     for what, made, by in (
         *((f"{n} rules of sources", sources(n), (n, 0)) for n in (1, 10, 100, 1000)),
         *((f"{n} rules of names", names(n), (0, n)) for n in (1, 10, 100, 1000)),

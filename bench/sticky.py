@@ -9,25 +9,15 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-CSRC = HERE.parent / "csrc"
+from bench.build import CSRC, build_with_worker
+
 PICKS = 5_000_000
 RUNS = 5
 
 
-def program() -> Path:
-    made = HERE / "build" / "sticky_pick"
-    made.parent.mkdir(exist_ok=True)
-    sources = (HERE / "sticky_pick/main.c", CSRC / "sticky.c")
-    flags = ("-std=gnu11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{CSRC}")
-    subprocess.run(["gcc", *flags, *map(str, sources), "-o", str(made)], check=True, timeout=120)
-    return made
-
-
 def main() -> int:
-    found = program()
+    found = build_with_worker("sticky_pick", [CSRC / "sticky.c"])
     for count in (1, 2, 4, 16):
         command = [str(found), str(count), str(PICKS)]
         times = [
