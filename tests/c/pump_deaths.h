@@ -49,6 +49,29 @@ static inline void pump_once(struct rig *rig, struct tm_half *half, bool hung_up
     CHECK(result == TM_PUMP_DRAINED || result == TM_PUMP_BLOCKED || result == TM_PUMP_YIELD);
 }
 
+/* A header of ours that goes ahead of the first bytes. */
+enum { AHEAD = 300 };
+
+static inline unsigned char ahead_at(int place)
+{
+    return (unsigned char)(place * 7 + 1);
+}
+
+static inline void make_ahead(unsigned char *bytes)
+{
+    for (int i = 0; i < AHEAD; i++)
+        bytes[i] = ahead_at(i);
+}
+
+static inline void check_ahead(struct rig *rig)
+{
+    unsigned char got[AHEAD];
+    wait_readable_bytes(rig->server, AHEAD);
+    CHECK_EQUAL(recv(rig->server, got, AHEAD, 0), AHEAD);
+    for (int i = 0; i < AHEAD; i++)
+        CHECK_EQUAL(got[i], ahead_at(i));
+}
+
 /* The child works with a pipe that the parent has as well: with its only half it gives that
  * one back to its pool, and takes it from there again. */
 static inline void lend_pipe(struct rig *rig, struct shared *shared, uint32_t pipes)

@@ -261,19 +261,6 @@ static void every_moment_of_a_prepend(void)
 
 /* --- what goes ahead of the first bytes ------------------------------------------------------- */
 
-enum { AHEAD = 300 };
-
-static unsigned char header_at(int place)
-{
-    return (unsigned char)(place * 7 + 1);
-}
-
-static void make_header(unsigned char *bytes)
-{
-    for (int i = 0; i < AHEAD; i++)
-        bytes[i] = header_at(i);
-}
-
 /* As a worker does it. */
 static void begin_ahead(struct rig *rig, struct shared *shared, struct tm_pipe lent)
 {
@@ -296,18 +283,9 @@ static void finish_ahead(struct rig *rig, struct shared *shared, struct tm_pipe 
         CHECK(tm_pump_recover(&rig->pump, half, &way) == 0);
     tm_journal_note(&shared->journal, TM_NOTHING);
     if (tm_base_prepended(half->base) == 0) {
-        make_header(shared->buffer);
+        make_ahead(shared->buffer);
         begin_ahead(rig, shared, lent);
     }
-}
-
-static void check_header(struct rig *rig)
-{
-    unsigned char got[AHEAD];
-    wait_readable_bytes(rig->server, AHEAD);
-    CHECK_EQUAL(recv(rig->server, got, AHEAD, 0), AHEAD);
-    for (int i = 0; i < AHEAD; i++)
-        CHECK_EQUAL(got[i], header_at(i));
 }
 
 /* Cut off after so many instructions, and its recovery after so many. Returns how many it takes. */
@@ -319,14 +297,14 @@ static uint64_t cut_off_after(uint32_t payload, int buffer, uint64_t instruction
     uint64_t made, again, deadline = now_ms() + (uint64_t)DEADLINE_MS;
     if (payload)
         client_sends(rig, payload);
-    make_header(shared->buffer);
+    make_ahead(shared->buffer);
     lend_pipe(rig, shared, PIPES);
     struct tm_pipe lent = shared->half.pipe;
     if (cut_off(rig, shared, lent, begin_ahead, instructions, &made))
         cut_off(rig, shared, lent, finish_ahead, of_recovery, &again);
     finish_ahead(rig, shared, lent);
     CHECK_EQUAL(tm_base_prepended(shared->half.base), AHEAD);
-    check_header(rig);
+    check_ahead(rig);
     client_sends(rig, 1000);
     while (rig->received < rig->sent) {
         CHECK(now_ms() < deadline);
@@ -371,7 +349,7 @@ static void every_moment_of_what_goes_ahead(void)
                 continue;
             }
             client_delivers(rig, PAYLOAD);
-            make_header(rig->pump.buffer);
+            make_ahead(rig->pump.buffer);
             rig->journal.before = 0;
             rig->journal.besides = tm_base_make(0, AHEAD);
             tm_journal_note(&rig->journal, TM_RECEIVE);
@@ -393,7 +371,7 @@ static void every_moment_of_what_goes_ahead(void)
             CHECK_EQUAL(half->bytes, sent > AHEAD ? sent - AHEAD : 0);
             CHECK_EQUAL(half->bytes + half->queued, PAYLOAD);
             tm_journal_note(&rig->journal, TM_NOTHING);
-            check_header(rig);
+            check_ahead(rig);
             pump_once(rig, half, false);
             server_receives_all(rig);
             CHECK_EQUAL(rig->received, PAYLOAD);

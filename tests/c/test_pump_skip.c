@@ -2,27 +2,7 @@
  * it, alone or with a header of ours that goes ahead, in one step that may be cut off anywhere. */
 #include "pump_deaths.h"
 
-enum { SKIPPED = 150, AHEAD = 300, PAYLOAD = 500 };
-
-static unsigned char ahead_at(int place)
-{
-    return (unsigned char)(place * 7 + 1);
-}
-
-static void make_ahead(unsigned char *bytes)
-{
-    for (int i = 0; i < AHEAD; i++)
-        bytes[i] = ahead_at(i);
-}
-
-static void check_ahead(struct rig *rig)
-{
-    unsigned char got[AHEAD];
-    wait_readable_bytes(rig->server, AHEAD);
-    CHECK_EQUAL(recv(rig->server, got, AHEAD, 0), AHEAD);
-    for (int i = 0; i < AHEAD; i++)
-        CHECK_EQUAL(got[i], ahead_at(i));
-}
+enum { SKIPPED = 150, PAYLOAD = 500 };
 
 /* The client's header, or so much of it. */
 static void client_sends_header(struct rig *rig, uint32_t size)

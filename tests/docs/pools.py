@@ -142,7 +142,7 @@ def _is_over(proxy: Proxy) -> bool:
 
 
 def _shift(proxy: Proxy, weights: dict[str, int]) -> str:
-    """Until the live connections follow; what there is to be said of it."""
+    """Waits until the live connections follow. Returns a report."""
     began = time.monotonic()
     proxy.client.set_weights("r", weights)
     wait_for(partial(_is_over, proxy), "its end", 2 * DEADLINE)
@@ -185,7 +185,7 @@ def port_of(proxy: Proxy) -> int:
 
 
 def to_and_fro(proxy: Proxy) -> str:
-    """All to v2, and then half of them back; what there is to be said of it."""
+    """Shifts all to v2, and then half of them back. Returns a report."""
     before = _live(proxy)
     said = [_shift(proxy, {"v1": 0, "v2": 100}), _shift(proxy, {"v1": 50, "v2": 50})]
     destinations = proxy.status()["routes"][0]["destinations"]

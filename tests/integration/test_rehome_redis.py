@@ -73,16 +73,10 @@ def await_moved(proxy: Proxy, count: int) -> None:
     wait_for(lambda: live(proxy)["v2"] == count, f"{count} connections to have moved")
 
 
-def stays(proxy: Proxy) -> Counter[str]:
-    """Why connections of v1 do, as `conns` has it."""
-    found = proxy.client.connections(destination="v1")["connections"]
+def stays(proxy: Proxy, at: str = "v1") -> Counter[str]:
+    """Why connections of that destination do, as `conns` has it."""
+    found = proxy.client.connections(destination=at)["connections"]
     return Counter(str(each["stays"]) for each in found)
-
-
-def left_behind(proxy: Proxy, to: str) -> Counter[str]:
-    """Why connections that are not at that destination stay where they are."""
-    found = proxy.client.connections()["connections"]
-    return Counter(str(each["stays"]) for each in found if each["destination"] != to)
 
 
 def test_the_other_server_knows_the_client(
@@ -224,9 +218,13 @@ def test_while_workers_die_everybody_is_who_he_was(
             wait_for(lambda: state(proxy) is None or live(proxy) != before, "a move")  # noqa: B023
             kill_workers(proxy)
             kills += len(proxy.status()["workers"])
-        to = "v1" if v1 else "v2"
-        wait_for(lambda: not left_behind(proxy, to).keys() - {"unknown"}, to, patient(60))  # noqa: B023
-        unknown = left_behind(proxy, to)["unknown"]
+        left = "v2" if v1 else "v1"
+        wait_for(
+            lambda: not stays(proxy, left).keys() - {"unknown"},  # noqa: B023
+            f"all to leave {left}",
+            patient(60),
+        )
+        unknown = stays(proxy, left)["unknown"]
         assert unknown <= min(kills, 10)  # most have moved
     over.set()
     for client in clients:
