@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import tcpmux.__main__ as program
+import tcpmux.config  # noqa: F401  # which adds a variable to the environment
 from tcpmux.build import build
 from tests.integration import programs_by_fork
 
@@ -100,11 +101,9 @@ def start(
     prefix: a command that becomes it. nofile: its RLIMIT_NOFILE, if not 0. given: sockets, with
     their names, as a service manager passes them.
     """
-    environment, directory = _usual(os.environ), str(Path.cwd())
-    forking = _forking()
-    if not prefix and (environment, directory) == (forking.environment, forking.directory):
-        return forking.start(arguments, log.fileno(), nofile, given)
-    assert not given, "sockets are given to what is forked"
+    if not prefix and (_usual(os.environ), Path.cwd()) == (ENVIRONMENT, DIRECTORY):
+        return _forking().start(arguments, log.fileno(), nofile, given)
+    assert not given, f"sockets are given to what is forked; changed: {_changed()}"
     limit = ["prlimit", f"--nofile={nofile}"] if nofile else []
     return subprocess.Popen(
         [*limit, *prefix, sys.executable, "-m", MODULE, *arguments],
@@ -120,18 +119,29 @@ def _usual(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in special}
 
 
+# Those of the process that forks: as they are while tests are collected. It starts when first
+# wanted, which may be in a test that changes them.
+ENVIRONMENT, DIRECTORY = _usual(os.environ), Path.cwd()
+
+
+def _changed() -> list[str]:
+    """What differs from them now."""
+    names = {name for name, _ in ENVIRONMENT.items() ^ _usual(os.environ).items()}
+    return sorted(names) + ["directory"] * (Path.cwd() != DIRECTORY)
+
+
 class _Forking:
     """The process that forks, as those see it who have it do that. It ends with them."""
 
     def __init__(self) -> None:
-        self.environment, self.directory = _usual(os.environ), str(Path.cwd())
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env=self.environment,
+                env=ENVIRONMENT,
+                cwd=DIRECTORY,
             )
         atexit.register(self._end)
 
