@@ -105,6 +105,13 @@ def token_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def host_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The certification authorities are the host's, if it has any: pytest_configure() may have set
+    none."""
+    monkeypatch.delenv("SSL_CERT_FILE")
+
+
+@pytest.fixture
 def open_path() -> Iterator[Path]:
     """As tmp_path, and other users may look into it: tcpmux runs as one when tests run as root."""
     with short_directory() as directory:

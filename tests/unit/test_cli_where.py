@@ -20,6 +20,7 @@ from tests.unit.calling import tcpmux
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("host_authorities")
 URL = "https://mux.example:9901"
 VARIABLES = ("TCPMUX_ADMIN", "TCPMUX_URL", "TCPMUX_TOKEN_FILE")
 

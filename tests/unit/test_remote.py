@@ -7,7 +7,7 @@ import json
 import socket
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -25,9 +25,7 @@ from tests import others
 from tests.support import TOKEN
 from tests.unit.answering import DEADLINE, answering_at_a_port, both
 
-if TYPE_CHECKING:
-    pass
-
+pytestmark = pytest.mark.usefixtures("host_authorities")
 OK = b'HTTP/1.0 200 OK\r\n\r\n{"routes": []}'
 
 
