@@ -24,13 +24,13 @@ class ProcessError(Exception):
     """A program did not start, or did not end."""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether `condition` came true within `seconds`."""
+def wait_for(condition: Callable[[], bool], seconds: float, every: float = 0.005) -> bool:
+    """Whether `condition` came true within `seconds`, looked at `every` so many."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(0.005)
+        time.sleep(every)
     return True
 
 
