@@ -208,6 +208,9 @@ def extensions() -> list[Extension]:
         "-std=gnu11",
         "-Wall",
         "-Wextra",
+        # Only what Python looks up leaves a module: calls within it are direct, whatever this
+        # Python's linker flags are, and no other module of the process can take their place.
+        "-fvisibility=hidden",
         *(["-Werror"] if STRICT else []),
         *SIXTEEN_BYTE_SWAP,
         *GENERATED_CODE_WARNINGS,
@@ -224,7 +227,6 @@ def extensions() -> list[Extension]:
         [make(name, [pyx(name)]) for modules, _ in FILES for name in modules],
         build_dir=GENERATED,
         nthreads=CPUS,
-        annotate=True,
         compiler_directives={"language_level": 3},
     )
     generated = {one.name: one.sources for one in made}

@@ -281,13 +281,11 @@ static inline void tm_conn_replace(struct tm_conn *conn, struct tm_cold *cold,
                          __ATOMIC_RELAXED);
 }
 
-/* A free annex, all zero: it is the record's from tm_annex_own() on. Readers believe nothing of one
- * without a generation, so these need not be whole words. */
-static inline void tm_annex_clear(struct tm_annex *annex)
+/* It is no record's until tm_annex_own(). Readers believe nothing of one without a generation. */
+static inline void tm_annex_disown(struct tm_annex *annex)
 {
     __atomic_store_n(&annex->generation, 0, __ATOMIC_RELAXED);
     atomic_thread_fence(memory_order_release);
-    memset(&annex->length, 0, sizeof(*annex) - offsetof(struct tm_annex, length));
 }
 
 static inline void tm_annex_own(struct tm_annex *annex, uint32_t owner, uint32_t generation)

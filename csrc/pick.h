@@ -17,6 +17,7 @@
 #define TM_PICK_H
 
 #include <assert.h>
+#include <endian.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -86,30 +87,53 @@ static inline uint64_t tm_turn_score(const struct tm_image *image,
     return tm_mix(key ^ tm_turn_hash(image, destination, turn));
 }
 
-/* Whether an address is in some ranges. One without an IP, as of a UNIX socket, goes by ::, which
- * no client of TCP can have. */
+/* An IPv6 address as a number. */
+struct tm_wide {
+    uint64_t high, low;
+};
+
+static inline struct tm_wide tm_wide(const unsigned char bytes[16])
+{
+    uint64_t words[2];
+    memcpy(words, bytes, sizeof(words));
+    return (struct tm_wide){be64toh(words[0]), be64toh(words[1])};
+}
+
+/* That of a client. One without an IP, as of a UNIX socket, has ::, which no client of TCP can
+ * have. */
+static inline struct tm_wide tm_wide_of(uint16_t family, const unsigned char ip[16])
+{
+    uint32_t four;
+    if (family == AF_INET6)
+        return tm_wide(ip);
+    if (family != AF_INET)
+        return (struct tm_wide){0, 0};
+    memcpy(&four, ip, sizeof(four));
+    return (struct tm_wide){0, UINT64_C(0xffff00000000) | be32toh(four)};
+}
+
+static inline bool tm_wide_is_less(struct tm_wide one, struct tm_wide other)
+{
+    return one.high != other.high ? one.high < other.high : one.low < other.low;
+}
+
+/* Whether an address is in some ranges. */
 static inline bool tm_in_ranges(const struct tm_image *image, const struct tm_ranges *ranges,
                                 uint16_t family, const unsigned char ip[16])
 {
-    unsigned char wide[16] = {0};
     uint32_t low = 0, high = ranges->count;
-    if (high == TM_NONE)
-        return true;
-    if (family == AF_INET) {
-        wide[10] = wide[11] = 0xff;
-        memcpy(wide + 12, ip, 4);
-    } else if (family == AF_INET6) {
-        memcpy(wide, ip, 16);
-    }
+    if (high == 0 || high == TM_NONE)
+        return high != 0;
+    const struct tm_range *all = &image->ranges[ranges->first];
+    struct tm_wide wide = tm_wide_of(family, ip);
     while (low < high) { /* the first range that ends at or after it */
         uint32_t middle = low + (high - low) / 2;
-        if (memcmp(image->ranges[ranges->first + middle].last, wide, 16) < 0)
+        if (tm_wide_is_less(tm_wide(all[middle].last), wide))
             low = middle + 1;
         else
             high = middle;
     }
-    return low < ranges->count &&
-           memcmp(image->ranges[ranges->first + low].first, wide, 16) <= 0;
+    return low < ranges->count && !tm_wide_is_less(wide, tm_wide(all[low].first));
 }
 
 /* maglev: a lookup table of `size` entries, shared evenly by the turns (Eisenbud et al., NSDI

@@ -121,34 +121,18 @@ static void look_in(struct search *s, const struct tm_list *rules)
         }
 }
 
-static uint64_t number_at(const unsigned char bytes[8])
-{
-    uint64_t number = 0;
-    for (int i = 0; i < 8; i++)
-        number = number << 8 | bytes[i];
-    return number;
-}
-
 static void look_by_source(struct search *s)
 {
     const struct tm_segment *segments = &s->image->segments[s->set->segments.first];
     uint32_t low = 0, high = s->set->segments.count;
-    uint64_t address[2] = {0, 0};
-    if (s->facts->family == AF_INET) {
-        address[1] = 0xffffull << 32 | (uint64_t)s->facts->ip[0] << 24 |
-                     (uint64_t)s->facts->ip[1] << 16 | (uint64_t)s->facts->ip[2] << 8 |
-                     s->facts->ip[3];
-    } else if (s->facts->family == AF_INET6) {
-        address[0] = number_at(s->facts->ip);
-        address[1] = number_at(s->facts->ip + 8);
-    }
+    struct tm_wide address = tm_wide_of(s->facts->family, s->facts->ip);
     while (low < high) { /* the first segment that begins behind it */
         uint32_t middle = low + (high - low) / 2;
         const uint64_t *first = segments[middle].first;
-        if (first[0] < address[0] || (first[0] == address[0] && first[1] <= address[1]))
-            low = middle + 1;
-        else
+        if (tm_wide_is_less(address, (struct tm_wide){first[0], first[1]}))
             high = middle;
+        else
+            low = middle + 1;
     }
     if (low > 0)
         look_in(s, &segments[low - 1].rules);

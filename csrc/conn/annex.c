@@ -1,6 +1,6 @@
 /* Annexes of records. Runs in a worker.
  *
- * A free one has no generation, and its `owner` is the next free one. */
+ * A free one has no generation, its `owner` is the next free one, and all else of it is zero. */
 #include "conn/annex.h"
 
 #include <assert.h>
@@ -21,11 +21,15 @@ static bool is_owned(const struct tm_worker *w, uint32_t at)
  * leaves that to tm_annex_recover(). */
 static void make_free(struct tm_worker *w, uint32_t at)
 {
-    if (w->annexes[at].generation)
-        explicit_bzero(w->annexes[at].bytes, sizeof(w->annexes[at].bytes));
+    struct tm_annex *annex = &w->annexes[at];
+    if (annex->generation) {
+        explicit_bzero(annex->bytes, sizeof(annex->bytes));
+        annex->talk = (struct tm_talk){0};
+        annex->length = 0;
+    }
     atomic_signal_fence(memory_order_seq_cst);
-    w->annexes[at].generation = 0;
-    w->annexes[at].owner = w->free_annex;
+    tm_annex_disown(annex);
+    annex->owner = w->free_annex;
     w->free_annex = at;
 }
 
@@ -52,7 +56,6 @@ struct tm_annex *tm_annex_take(struct tm_worker *w, uint32_t index)
     else
         return NULL;
     annex = &w->annexes[at];
-    tm_annex_clear(annex);
     for (int i = 0; i < TM_ANNEX_FDS; i++)
         annex->fd[i] = -1;
     tm_annex_own(annex, index, w->records[index].generation);

@@ -6,12 +6,10 @@
 #include "conn/stage.h"
 #include "conn/sticky.h"
 
-const struct tm_route *tm_route_of(struct tm_worker *w, uint32_t index)
+const struct tm_route *tm_route_look_up(struct tm_worker *w, uint32_t index)
 {
     struct tm_cold *cold = &w->colds[index];
     const struct tm_image *image = w->image;
-    if (cold->route < image->route_count && image->routes[cold->route].slot == cold->route_slot)
-        return &image->routes[cold->route];
     for (uint32_t i = 0; i < image->route_count; i++) {
         if (image->routes[i].slot == cold->route_slot) {
             cold->route = i;
@@ -21,14 +19,11 @@ const struct tm_route *tm_route_of(struct tm_worker *w, uint32_t index)
     return NULL;
 }
 
-const struct tm_destination *tm_destination_of(struct tm_worker *w, uint32_t index)
+const struct tm_destination *tm_destination_look_up(struct tm_worker *w, uint32_t index)
 {
     struct tm_cold *cold = &w->colds[index];
     const struct tm_image *image = w->image;
     uint32_t slot = w->records[index].destination_slot;
-    if (cold->destination < image->destination_count &&
-        image->destinations[cold->destination].slot == slot)
-        return &image->destinations[cold->destination];
     for (uint32_t i = 0; i < image->destination_count; i++) {
         if (image->destinations[i].slot == slot) {
             cold->destination = i;

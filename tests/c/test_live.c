@@ -177,7 +177,7 @@ static struct tm_live *live_with_annex(uint32_t capacity, uint32_t index, uint32
     live->records[index].generation = 5;
     live->records[index].state = TM_RELAYING;
     tm_live_colds(live, capacity)[index].annex = at + 1;
-    tm_annex_clear(annex);
+    tm_annex_disown(annex);
     tm_annex_own(annex, index, 5);
     annex->length = sizeof(struct tm_known);
     tm_known_in(annex)->first_bytes = TM_FIRST_TLS;

@@ -153,7 +153,7 @@ static void *live_with_one_annex(void *unused)
     for (uint32_t round = 1; atomic_load(&copies) < COPIES; round++) {
         uint32_t index = round % 2;
         tm_conn_replace(&live->records[index], &colds[index], NULL, NULL);
-        tm_annex_clear(annex);
+        tm_annex_disown(annex);
         tm_annex_own(annex, index, live->records[index].generation);
         memset(made.bytes, (int)(round % 251 + 1), sizeof(made.bytes));
         tm_words_store(annex, &made, 4, TM_ANNEX_WORDS);
