@@ -41,6 +41,7 @@ class Pool:
         self._port, self.size, self._pause = port, size, pause
         self.counts: Counter[str] = Counter()
         self.unanswered: set[str] = set()
+        self.round_trips: list[float] = []  # s, from a question to its answer
         self._loop = asyncio.new_event_loop()
         self._no_more, self._over = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -110,6 +111,7 @@ class Pool:
             self.counts["asked"] += 1
             writer.write(f"{question}\n".encode())
             self.unanswered.add(question)
+            asked = self._loop.time()
             line = await reader.readline()
             answer = line.decode().rstrip("\n").partition(" ")[2]
             if answer != question:
@@ -117,6 +119,7 @@ class Pool:
                 return
             self.unanswered.discard(question)
             self.counts["answered"] += 1
+            self.round_trips.append(self._loop.time() - asked)
             pause = random.expovariate(1 / self._pause) if self._pause else None
             if await self._ends(reader, pause) or self._no_more.is_set():
                 return
