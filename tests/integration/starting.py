@@ -148,6 +148,7 @@ class _Forking:
     def _end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._line.close()
 
     def start(
         self, arguments: Sequence[str], log: int, nofile: int, given: Sequence[tuple[str, int]]
