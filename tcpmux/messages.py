@@ -34,6 +34,8 @@ Verb = Literal[
     "convergence_says",
     "start_convergence",
     "end_convergence",
+    "rollout_plan",
+    "rollout_says",
     "events",
     "fault",
     "log_level",

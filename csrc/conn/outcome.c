@@ -194,6 +194,13 @@ static void assess_for_ejection(struct tm_worker *w, uint32_t index, enum tm_clo
     }
 }
 
+/* Of one that both sides have finished: whether the endpoint was the first. */
+static bool is_by_endpoint(const struct tm_conn *conn)
+{
+    return conn->half[TM_ENDPOINT].state == TM_HALF_SHUT &&
+           conn->half[TM_CLIENT].state != TM_HALF_SHUT;
+}
+
 /* For people: an endpoint that ends every connection is not shown as healthy. Of a client that
  * comes and goes without a byte, as a load balancer's check does, nothing follows. */
 static void assess_for_people(struct tm_worker *w, uint32_t index, enum tm_close_reason reason,
@@ -206,9 +213,7 @@ static void assess_for_people(struct tm_worker *w, uint32_t index, enum tm_close
         if (age_us < UNANSWERED_MAX_US)
             tm_note_unanswered(endpoint, client_key(w, cold), true);
     } else if (reason == TM_CLOSED_finished) {
-        bool by_endpoint = conn->half[TM_ENDPOINT].state == TM_HALF_SHUT &&
-                           conn->half[TM_CLIENT].state != TM_HALF_SHUT; /* it was the first */
-        if (by_endpoint && age_us < AT_ONCE_US)
+        if (is_by_endpoint(conn) && age_us < AT_ONCE_US)
             tm_note_unanswered(endpoint, client_key(w, cold), false);
         else if (conn->half[TM_CLIENT].bytes || age_us >= AT_ONCE_US)
             tm_note_served(endpoint);
@@ -233,6 +238,18 @@ static void count_closed(struct tm_worker *w, uint32_t slot, enum tm_close_reaso
         tm_count(&tm_slot_of(w, slot)->closed[reason], 1);
 }
 
+static void count_times(struct tm_worker *w, uint32_t index, enum tm_close_reason reason)
+{
+    const struct tm_conn *conn = &w->records[index];
+    uint64_t age_us = w->now_us - w->colds[index].accepted_at_us;
+    if (conn->destination_slot == TM_NONE)
+        return;
+    struct tm_times *times = &w->live->times[conn->destination_slot];
+    tm_histogram_add(&times->duration, tm_duration_bounds_us, age_us);
+    if (reason == TM_CLOSED_finished && conn->first_byte_us == 0 && is_by_endpoint(conn))
+        tm_histogram_add(&times->early_close, tm_latency_bounds_us, age_us);
+}
+
 void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason reason, bool reset)
 {
     struct tm_conn *conn = &w->records[index];
@@ -249,9 +266,7 @@ void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason re
     /* Before its sockets are closed: who sees the end finds it counted. */
     count_closed(w, cold->route_slot, reason);
     count_closed(w, conn->destination_slot, reason);
-    if (conn->destination_slot != TM_NONE)
-        tm_histogram_add(&w->live->times[conn->destination_slot].duration, tm_duration_bounds_us,
-                         w->now_us - cold->accepted_at_us);
+    count_times(w, index, reason);
     count_closed(w, cold->endpoint_slot, reason);
     count_closed(w, cold->rule_slot, reason);
     if (reason == TM_CLOSED_converged)

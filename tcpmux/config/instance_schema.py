@@ -107,7 +107,7 @@ def _host(value: Any) -> str:
     return value.lower()
 
 
-def _absolute_path(value: Any) -> str:
+def absolute_path(value: Any) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(f"expected an absolute path, got {describe(value)}")
     return value
@@ -147,7 +147,7 @@ class AdminModel(Strict):
     )
     token_file: Annotated[
         str | None,
-        BeforeValidator(_absolute_path),
+        BeforeValidator(absolute_path),
         WithJsonSchema({"type": "string", "pattern": "^/"}),
     ] = Field(
         default=None,
@@ -157,7 +157,7 @@ class AdminModel(Strict):
     )
     read_only_token_file: Annotated[
         str | None,
-        BeforeValidator(_absolute_path),
+        BeforeValidator(absolute_path),
         WithJsonSchema({"type": "string", "pattern": "^/"}),
     ] = Field(
         default=None,
@@ -198,7 +198,7 @@ class LogModel(Strict):
     )
     file: Annotated[
         str | None,
-        BeforeValidator(_absolute_path),
+        BeforeValidator(absolute_path),
         WithJsonSchema({"type": "string", "pattern": "^/"}),
     ] = Field(
         default=None,

@@ -333,6 +333,7 @@ def _merge(
         user=setting("user"),
         group=setting("group"),
         buffers=setting("buffers").made(),
+        state_dir=setting("state_dir"),
     )
 
 
@@ -371,4 +372,5 @@ def _route(model: RouteModel, defaults: DefaultsModel) -> Route:
         ),
         policy=model.made(defaults),
         rules=tuple(rule.made() for rule in model.rules),
+        rollout=model.rollout.made() if model.rollout else None,
     )

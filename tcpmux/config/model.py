@@ -8,8 +8,10 @@ from tcpmux.config.address import Address, Endpoint, HostName
 from tcpmux.config.problems import Problem
 from tcpmux.config.rule import Rule
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
+from tcpmux.rollout.plan import Plan
 
 MAX_WEIGHT = 1_000_000
+STATE_DIR = "/var/lib/tcpmux"  # the default
 
 
 class _Timed:
@@ -44,7 +46,7 @@ class Destination(_Timed):
 class Route(_Timed):
     """Addresses to listen on and the destinations behind them. source: what it was made of, if
     that is no native file. rules: the first that a connection meets decides; without one, the
-    weights."""
+    weights. rollout: what `tcpmux rollout start` does if it says nothing else."""
 
     name: str
     listen: tuple[Address, ...]
@@ -52,6 +54,7 @@ class Route(_Timed):
     source: str = ""
     policy: RoutePolicy = RoutePolicy()
     rules: tuple[Rule, ...] = ()
+    rollout: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,8 @@ class Attachment:
 @dataclass(frozen=True, slots=True)
 class Config:
     """All sources together. workers: None = as many as usable CPUs. busy_poll: how long a worker
-    looks for events before it sleeps, in us; None = as it pays. drain_timeout in s."""
+    looks for events before it sleeps, in us; None = as it pays. drain_timeout in s.
+    state_dir: where what outlives the instance is kept."""
 
     workers: int | None
     busy_poll: int | None
@@ -144,6 +148,7 @@ class Config:
     buffers: Buffers = Buffers()
     user: str = ""  # name or number; "" = the default
     group: str = ""
+    state_dir: str = STATE_DIR
 
     @property
     def unix_endpoints(self) -> list[str]:

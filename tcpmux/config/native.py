@@ -11,6 +11,7 @@ from tcpmux.config.check import Check
 from tcpmux.config.converge import rate_text, when_text
 from tcpmux.config.duration import format_duration
 from tcpmux.config.model import Buffers, Config, Log, Route
+from tcpmux.config.rollout_key import plan_pairs
 from tcpmux.config.rows import rows_of
 from tcpmux.config.rule import Rule, tlv_text
 from tcpmux.config.schema import FileModel
@@ -18,6 +19,7 @@ from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolic
 from tcpmux.config.size import format_size
 from tcpmux.config.written import Pairs, by_text, flow, texts
 from tcpmux.errors import printable
+from tcpmux.rollout.plan import Plan
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(:[0-9]+)?", re.ASCII)
 _DEFAULTS = FileModel()
@@ -52,6 +54,8 @@ def _lines(config: Config, remarks: Mapping[str, Sequence[str]]) -> Iterator[str
     for key, account in (("user", config.user), ("group", config.group)):
         if account:
             yield f"{key}: {account if account.isdecimal() else scalar(account)}"
+    if config.state_dir != _DEFAULTS.state_dir:
+        yield f"state_dir: {scalar(config.state_dir)}"
     yield from _mapping("admin", _admin(config))
     yield from _mapping("log", _log(config))
     yield from _mapping("access_log", _access_log(config))
@@ -124,6 +128,8 @@ def _route(route: Route) -> Iterator[str]:
     several = f"[{', '.join(listen)}]"
     yield f"    listen: {listen[0] if len(listen) == 1 else several}"
     yield from (f"    {key}: {value}" for key, value in texts(route.policy, _OF_ROUTE))
+    if route.rollout:
+        yield f"    rollout: {flow(_rollout(route.rollout))}"
     if route.rules:
         yield "    rules:"
         yield from (f"      - {flow(_rule(rule))}" for rule in route.rules)
@@ -135,6 +141,11 @@ def _route(route: Route) -> Iterator[str]:
         for key, value in texts(destination.policy, _OF_DESTINATION, base):
             yield f"        {key}: {value}"
         yield from _endpoints(destination.endpoints, dict(destination.endpoint_policies))
+
+
+def _rollout(plan: Plan) -> Pairs:
+    for key, text in plan_pairs(plan):
+        yield key, scalar(text) if key == "to" else text
 
 
 def _rule(rule: Rule) -> Pairs:

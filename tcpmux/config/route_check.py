@@ -24,6 +24,7 @@ def check_route(
     _check_sticky(route, document, (*here, "sticky"))
     _check_wait(route, defaults, document, here)
     _warn_of_tls(route, document, here)
+    _check_rollout(route, document, here)
 
 
 def _check_destinations(route: RouteModel, document: Document, here: Location) -> None:
@@ -116,4 +117,21 @@ def _warn_of_tls(route: RouteModel, document: Document, here: Location) -> None:
             (*here, "converge", "protocol"),
             f"what is encrypted is not understood, and {reason}: connections with TLS stay until "
             "the deadline",
+        )
+
+
+def _check_rollout(route: RouteModel, document: Document, here: Location) -> None:
+    if route.rollout is None:
+        return
+    names = [destination.name for destination in route.destinations]
+    if route.rollout.to not in names:
+        document.problem(
+            (*here, "rollout", "to"),
+            f"no destination of this route is named {route.rollout.to!r}: there are "
+            f"{', '.join(names)}",
+        )
+    elif len(names) == 1:
+        document.problem(
+            (*here, "rollout", "to"),
+            "the route has no other destination, which this one could be compared with",
         )

@@ -25,8 +25,10 @@ from tcpmux.config.instance_schema import (
     BuffersModel,
     DnsModel,
     LogModel,
+    absolute_path,
     access_log_entry,
 )
+from tcpmux.config.model import STATE_DIR
 from tcpmux.config.policy import (
     DestinationPolicyModel,
     EndpointLimits,
@@ -35,6 +37,7 @@ from tcpmux.config.policy import (
     TimeoutsModel,
 )
 from tcpmux.config.problems import describe
+from tcpmux.config.rollout_key import RolloutModel
 from tcpmux.config.rows import DAY
 from tcpmux.config.rule import MAX_RULES
 from tcpmux.config.rule_schema import Listen, RuleModel, Weight
@@ -175,6 +178,11 @@ class RouteModel(SharedModel, RoutePolicyModel):  # a key of both: unsaid, as `d
         max_length=MAX_RULES,
         description="Before the weights: the first whose conditions a connection meets decides.",
     )
+    rollout: RolloutModel | None = Field(
+        default=None,
+        description="How `tcpmux rollout start` gives a new version more and more of the "
+        "connections, and takes them back if it is worse.",
+    )
 
 
 class DefaultsModel(TimeoutsModel, SharedModel):  # a key of both: with its default
@@ -240,6 +248,13 @@ class FileModel(Strict):
     )
     group: Annotated[str, BeforeValidator(_account), WithJsonSchema(ACCOUNT_SCHEMA)] = Field(
         default="", description="Group of these processes; default: the user's primary group."
+    )
+    state_dir: Annotated[
+        str, BeforeValidator(absolute_path), WithJsonSchema({"type": "string", "pattern": "^/"})
+    ] = Field(
+        default=STATE_DIR,
+        description="Directory for what outlives the instance: the state of rollouts. It has to "
+        "exist, or no rollout can be started. A change takes effect at the next start.",
     )
     admin: AdminModel = AdminModel()
     log: LogModel = Field(default=LogModel(), description="What tcpmux says of itself.")

@@ -18,6 +18,7 @@ from tcpmux.control.metrics import Metrics
 from tcpmux.control.names import HostNames
 from tcpmux.control.process import Control
 from tcpmux.control.readiness import Readiness
+from tcpmux.control.rollouts import Rollouts
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
@@ -38,7 +39,7 @@ def assembled(options: argparse.Namespace) -> Control:
     return Control(
         admin,
         socket.socket(fileno=options.master_fd),
-        _readings(view),
+        _readings(view, options),
         Identity(__version__, config, path, _rules(options, admin), options.build),
         None if options.http_fd is None else socket.socket(fileno=options.http_fd),
         started_by=options.master_pid,
@@ -47,16 +48,18 @@ def assembled(options: argparse.Namespace) -> Control:
     )
 
 
-def _readings(view: View) -> Readings:
+def _readings(view: View, options: argparse.Namespace) -> Readings:
     events, health, names, slices = EventLog(), Health(view), HostNames(), Slices()
     conditions, convergences = Conditions(view, health, names), Convergences(view, slices)
     identity = {"version": __version__}
+    connections = Connections(view)
+    rollouts = Rollouts(view, connections, slices, options.state_fd, options.state_problem)
     stream = Stream(view, events, identity, health, names, slices, conditions, convergences)
     return Readings(
         StatusReader(view, health.detail, names.detail),
-        Connections(view),
+        connections,
         events,
-        Metrics(view, __version__, conditions, convergences),
+        Metrics(view, __version__, conditions, convergences, rollouts),
         stream,
         health,
         names,
@@ -65,6 +68,7 @@ def _readings(view: View) -> Readings:
         Readiness(view, conditions),
         History(view, events, slices),
         convergences,
+        rollouts,
     )
 
 

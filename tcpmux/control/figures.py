@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tcpmux.shm._declared import CLOSE_REASONS
 from tcpmux.shm.counters import REJECTED, SlotCounters
 
@@ -28,16 +26,3 @@ def figures(c: SlotCounters) -> tuple[int, ...]:
 def errors(c: SlotCounters) -> int:
     """Connections of clients that were rejected or lost."""
     return sum([c.closed[i] for i in _ERRORS])
-
-
-def quantile(counts: Sequence[int], bounds: Sequence[float], part: float) -> float:
-    """Of a histogram, in the unit of its bounds; NaN if it is empty. Within a bucket the values are
-    taken as spread evenly; what is above the last bound counts as that bound."""
-    wanted = sum(counts) * part
-    below, lower = 0, 0.0
-    for count, upper in zip(counts, bounds, strict=False):
-        if count and below + count >= wanted:
-            return lower + (upper - lower) * (wanted - below) / count
-        below += count
-        lower = upper
-    return lower if below or wanted else float("nan")

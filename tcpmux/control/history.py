@@ -16,8 +16,9 @@ from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tcpmux.control.connections import unknown
-from tcpmux.control.figures import errors, quantile
+from tcpmux.control.figures import errors
 from tcpmux.control.slices import json_parts
+from tcpmux.rollout.statistics import quantile
 from tcpmux.shm._readings import LATENCY_BOUNDS_US
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ OTHERS = ("weight", "connect_p50_seconds", "connect_p99_seconds")
 # that comes and goes displaces no change of weights.
 MARKED = (
     "weights", "state", "reload", "refused", "health", "names", "worker", "workers", "upgrade",
-    "kill", "converge", "start",
+    "kill", "converge", "rollout", "start",
 )  # fmt: skip
 MARKS_OF_A_KIND = 100
 

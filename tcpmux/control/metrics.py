@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tcpmux.control import convergence_metrics
+from tcpmux.control import convergence_metrics, rollout_status
 from tcpmux.control.machine import accept_queues
 from tcpmux.control.metric_families import (
     ENDPOINT,
@@ -53,6 +53,7 @@ from tcpmux.shm.view import View
 if TYPE_CHECKING:
     from tcpmux.control.conditions import Conditions
     from tcpmux.control.convergences import Convergences
+    from tcpmux.control.rollouts import Rollouts
     from tcpmux.control.slices import Slices
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -115,7 +116,9 @@ class Metrics:
         version: str,
         conditions: Conditions,
         convergences: Convergences | None = None,
+        rollouts: Rollouts | None = None,
     ) -> None:
+        self._rollouts = rollouts
         self._convergences = convergences
         self._view = view
         self._version = version
@@ -157,6 +160,9 @@ class Metrics:
         self._put_programs(parts, open_metrics=open_metrics)
         runs = self._convergences.runs() if self._convergences else {}
         parts += convergence_metrics.parts(runs, open_metrics=open_metrics)
+        under_way = self._rollouts.runs if self._rollouts else {}
+        ends = self._rollouts.ends if self._rollouts else {}
+        parts += rollout_status.parts(under_way.values(), ends, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
         yield "".join(parts)

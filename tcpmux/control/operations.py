@@ -21,6 +21,7 @@ from tcpmux.control.limits import (
     MAX_TARGETS,
     MAX_WEIGHT,
     MAX_WORKERS,
+    ROLLOUT_ACTIONS,
 )
 from tcpmux.control.operation import (
     Call,
@@ -44,6 +45,7 @@ from tcpmux.control.schema import (
     Killed,
     LogLevel,
     LogLevelWord,
+    RolloutStatus,
     StateTarget,
     Stopping,
     Upgrading,
@@ -406,6 +408,48 @@ class Operations(Reading):
     def stop_converging(self, route: str) -> Call[Applied]:
         """Live connections of a route stay where they are from now on."""
         return Call({"route": route}, body={})
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/routes/{route}/rollout",
+            Role.OPERATOR,
+            RolloutStatus,
+            body={"type": "object", "additionalProperties": True},
+            checked_by_master=True,
+            example='{"to": "v2", "steps": ["1%", "10%", "100%"], "bake": 120}',
+            commands=(
+                Command(
+                    "rollout",
+                    "Have a new version of ROUTE take over step by step, and take it back if it is "
+                    "worse.",
+                ),
+            ),
+        )
+    )
+    def start_rollout(self, route: str, plan: Mapping[str, Any]) -> Call[RolloutStatus]:
+        """Begins a rollout, and does not wait: rollouts() has its state. plan: to, steps (texts
+        such as 5%, or shares 0..1), bake and max_wait in seconds, min_connections, then, existing,
+        and judge: connect_failures, resets and early_close (shares; null = off), early_within,
+        first_byte_p95 (a factor), duration_p50 (two), confidence. What is not given is as the
+        route's `rollout` says."""
+        return Call({"route": route}, body=dict(plan))
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/routes/{route}/rollout/change",
+            Role.OPERATOR,
+            RolloutStatus,
+            body=closed_object(["action"], action={"enum": list(ROLLOUT_ACTIONS)}, full=_BOOLEAN),
+            example='{"action": "pause"}',
+        )
+    )
+    def change_rollout(self, route: str, action: str, *, full: bool = False) -> Call[RolloutStatus]:
+        """Changes a rollout that is under way. action: pause (the weights stay), resume (its step
+        begins anew), promote (to the next step, or past the last one; full: past all) or abort (the
+        others get what they had before)."""
+        return Call({"route": route}, body={"action": action, **_given(full=full)})
 
     @operation(
         Row(

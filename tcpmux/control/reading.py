@@ -29,6 +29,8 @@ from tcpmux.control.schema import (
     History,
     NameList,
     Order,
+    RolloutList,
+    RolloutStatus,
     RouteNames,
     RouteStatus,
     Status,
@@ -319,6 +321,12 @@ class Reading:
         """The last hour of a route's destinations, with the events in it. Without a route, only
         the events."""
         return Call(query={"route": route})
+
+    @operation(Row("GET", "/v1/rollouts", Role.VIEWER, RolloutList, query={"route": _TEXT}))
+    def rollouts(self, route: str | None = None) -> Call[list[RolloutStatus]]:
+        """The rollouts of all routes that have, or had, one, with those that are over; or of one
+        route."""
+        return Call(query={"route": route}, unpack=lambda answer: list(answer["rollouts"]))
 
     # Of many answers: each client has a method of its own for it, which calls stream_call().
     stream_row = Row(

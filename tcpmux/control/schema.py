@@ -185,6 +185,70 @@ class ConvergencePlan(TypedDict):
     started: bool
 
 
+class RolloutVersion(TypedDict):
+    """What one version has done in the present step."""
+
+    name: str
+    connections: int
+    connects: int  # to its endpoints, that succeeded
+    connect_failures: int
+    resets: int  # by its endpoints
+
+
+class RolloutFinding(TypedDict):
+    measure: str  # connect_failures, resets, early_close, first_byte or duration
+    p: float  # how probable it is to be at least so bad if both versions are equal
+    text: str  # its arithmetic
+
+
+class RolloutVerdict(TypedDict):
+    time: float  # Unix time, s
+    step: int  # from 0
+    text: str
+
+
+class RolloutNow(TypedDict):
+    """One that is under way."""
+
+    to: str
+    state: str  # running or paused
+    reason: str  # why it is paused
+    step: int  # from 1
+    steps: list[str]  # shares
+    share: float  # 0..1, of the present step
+    began_at: float  # Unix time, s
+    step_seconds: float  # how long the present step has lasted
+    waits: str  # what it waits for
+    verdict: str  # good, doubtful, sick (the other version fails as well) or worse
+    findings: list[RolloutFinding]
+    versions: list[RolloutVersion]  # the new one, and what it is compared with
+    verdicts: list[RolloutVerdict]  # the last of what has happened
+    by: str  # who has started it
+
+
+class RolloutEnd(TypedDict):
+    """One that is over."""
+
+    route: str
+    to: str
+    began: float  # Unix time, s
+    ended: float
+    end: str  # promoted, rolled back or aborted
+    text: str  # why
+    by: str  # who has ended it; "" = nobody, it has ended by itself
+    verdicts: list[RolloutVerdict]
+
+
+class RolloutStatus(TypedDict):
+    route: str
+    rollout: RolloutNow | None  # None: none is under way
+    history: list[RolloutEnd]  # the last 20, the oldest first
+
+
+class RolloutList(TypedDict):
+    rollouts: list[RolloutStatus]
+
+
 class WorkerStatus(TypedDict):
     id: int
     pid: int  # 0 = not running

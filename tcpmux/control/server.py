@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tcpmux.control.operation import Row
     from tcpmux.control.orphans import OrphanedWorkers
     from tcpmux.control.readiness import Readiness
+    from tcpmux.control.rollouts import Rollouts
     from tcpmux.control.stream import Stream
     from tcpmux.messages import Verb
 
@@ -74,6 +75,7 @@ class Readings:
     readiness: Readiness
     history: History
     convergences: Convergences
+    rollouts: Rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +409,19 @@ class AdminApi:
 
     async def _stop_converging(self, request: web.Request, route: str) -> dict[str, Any]:
         return await self._ask(request, "end_convergence", route=route)
+
+    async def _rollouts(self, request: web.Request) -> dict[str, Any]:
+        return self._readings.rollouts.statuses(request.query.get("route"))
+
+    async def _start_rollout(
+        self, request: web.Request, route: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        return await self._readings.rollouts.begin(route, body, self._who(request))
+
+    async def _change_rollout(
+        self, request: web.Request, route: str, action: str, *, full: bool = False
+    ) -> dict[str, Any]:
+        return await self._readings.rollouts.change(route, action, self._who(request), full=full)
 
     async def _set_workers(self, request: web.Request, count: int) -> dict[str, Any]:
         return await self._ask(request, "set_workers", count=count)

@@ -28,6 +28,7 @@ from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
 from tcpmux.master.program import Arguments, Program
 from tcpmux.master.reload import Sources
+from tcpmux.master.rollouts import StateFile
 from tcpmux.master.token import NO_TOKENS, Look, Tokens, hash_descriptor
 from tcpmux.privileges import User
 from tcpmux.shm._declared import (
@@ -93,6 +94,7 @@ class HelperPrograms(Duty):
         self._http: socket.socket | None = None
         self.tokens = NO_TOKENS
         self._token_fds: dict[str, list[int]] = {}  # by option; what control reads them from
+        self._state = StateFile(config, instance.admin.path)
         self._style = style_in_use()
         self._restyled: dict[str, str] = {}  # by the last commit(), and not in use yet
         self._own_file = config.log.file  # as at the start
@@ -121,10 +123,11 @@ class HelperPrograms(Duty):
             "--commons-fd": [instance.commons.reader_fd],
             "--live-fd": [worker.live.reader_fd for worker in instance.workers],
             "--http-fd": [] if self._http is None else [self._http.fileno()],
+            "--state-fd": [] if self._state.fd < 0 else [self._state.fd],
             **self._token_fds,
         }
         arguments = ["--admin-path", instance.admin.path, "--master-pid", str(os.getpid())]
-        arguments += ["--build", build()]
+        arguments += ["--build", build(), "--state-problem", self._state.problem]
         for uid in sorted({0, os.geteuid()}):
             arguments += ["--uid", str(uid)]
         for option, numbers in fds.items():

@@ -49,13 +49,14 @@ from tcpmux.master.program import end_other
 from tcpmux.master.reload import Sources
 from tcpmux.master.reloads import Reloads
 from tcpmux.master.requests import Requests
+from tcpmux.master.rollouts import RolloutWatch
 from tcpmux.master.signals import SignalQueue
 from tcpmux.master.stopping import KILL_SECONDS, RUNNING_STATE, Stopping
 from tcpmux.master.supervisor import Supervisor
 from tcpmux.master.upgrade import Upgrade
 from tcpmux.master.upkeep import Upkeep
 from tcpmux.master.worker_count import SetWorkers
-from tcpmux.shm._declared import PROGRAMS
+from tcpmux.shm._declared import PRESENT, PROGRAMS
 from tcpmux.shm.image import Image
 from tcpmux.worker._guardian import adopt_orphans
 
@@ -90,6 +91,8 @@ class Master:
         self.helpers = HelperPrograms(
             instance, self._sources, config, Requests(self).answer, self._control_is_ready
         )
+        control = self.helpers.control
+        self.rollouts = RolloutWatch(lambda: control.pid > 0 and control.presence == PRESENT)
         self.changes = Changes(
             InForce(config, Image((), ()), self.workers.count, known),
             (instance.table, instance.commons),
@@ -151,6 +154,7 @@ class Master:
             StartWorkers(self.workers, self._instance.listeners),
             Balance(self.workers),
             Upkeep(self.changes),
+            self.rollouts,
             self.stopping,
         )
 

@@ -142,6 +142,7 @@ class Reload(Change):
             was, now = _access_log_text(old), _access_log_text(new)
             yield f"access_log {was}->{now}" if was != now else "access_log changed"
         yield from _watch_changes(old, new)
+        yield from _rollout_changes(old, new)
 
     def notes(self, before: InForce, after: InForce) -> Iterator[str]:
         yield from overridden(before.image, after.image)
@@ -150,6 +151,7 @@ class Reload(Change):
             ("admin.socket", before.config.admin.socket, after.config.admin.socket),
             ("user", before.config.user, after.config.user),
             ("group", before.config.group, after.config.group),
+            ("state_dir", before.config.state_dir, after.config.state_dir),
         ):
             if old != new:
                 text = f"{what} changes with the next start, not with a reload"
@@ -205,3 +207,11 @@ def _watch_changes(old: Config, new: Config) -> Iterator[str]:
                 yield f"{route.name}: {destination.name} check {what}"
             if was.passive != now.passive:
                 yield f"{route.name}: {destination.name} passive changed"
+
+
+def _rollout_changes(old: Config, new: Config) -> Iterator[str]:
+    """What a rollout would do is for control alone."""
+    before = {route.name: route.rollout for route in old.routes}
+    for route in new.routes:
+        if route.name in before and before[route.name] != route.rollout:
+            yield f"{route.name}: rollout changed"

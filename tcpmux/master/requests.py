@@ -4,8 +4,8 @@
     diff         files, variables, endpoints
                                     what that would change: contents, and what ${NAME} stands for
     addresses    found, level, text what host names mean now, and what is to be said of them
-    set_weights  route, weights, force
-                                    numbers, or steps such as "+5"
+    set_weights  route, weights, force, rollback
+                                    numbers, or steps such as "+5"; rollback: of a rollout
     undo         route, force       the weights before the last change
     saved_weights  route, weights  the files have these now
     set_states   targets, state, force, seconds
@@ -27,6 +27,10 @@
                                     live connections follow the weights: control chooses them
     end_convergence    route, began_ms, text, level
                                     no longer; text: what control has to say of it, at that level
+    rollout_plan route              what the files say of one
+    rollout_says route, text, level, running
+                                    a line for the log and the events; running: the routes whose
+                                    rollouts are under way
     events       since              what has happened after that number
     fault        text               of control itself: an event
     log_level    level
@@ -51,7 +55,7 @@ from tcpmux.levels import Line, Where, level_from, where_from
 from tcpmux.log_style import LEVELS
 from tcpmux.master.answers import Answer, Later, Refusal
 from tcpmux.master.aside import Aside
-from tcpmux.master.change import Change, Done, Places
+from tcpmux.master.change import Change, Done, Places, unknown
 from tcpmux.master.changes import Changes
 from tcpmux.master.convergence import EndConvergence, StartConvergence
 from tcpmux.master.events import MAX_TEXT, Events
@@ -60,12 +64,14 @@ from tcpmux.master.line import Line as WorkerLine
 from tcpmux.master.names import from_request
 from tcpmux.master.observed import SetAddresses, SetConditions
 from tcpmux.master.reloads import Reloads
+from tcpmux.master.rollouts import RollBack, RolloutWatch
 from tcpmux.master.states import SetStates
 from tcpmux.master.stopping import Stopping
 from tcpmux.master.upgrade import Upgrade
 from tcpmux.master.weights import SavedWeights, SetWeights, UndoWeights
 from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
+from tcpmux.rollout.plan import as_json
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
 from tcpmux.worker.messages import CONVERGE, KILL, REHOME
@@ -86,6 +92,7 @@ class Parts(Protocol):
     events: Events
     helpers: HelperPrograms
     reloads: Reloads
+    rollouts: RolloutWatch
     stopping: Stopping
     upgrade: Upgrade
     workers: Workers
@@ -120,6 +127,8 @@ class Requests:
             "convergence_says": self._convergence_says,
             "start_convergence": self._start_convergence,
             "end_convergence": self._end_convergence,
+            "rollout_plan": self._rollout_plan,
+            "rollout_says": self._rollout_says,
             "log_level": self._log_level,
             "upgrade": self._upgrade,
         }
@@ -181,8 +190,9 @@ class Requests:
     # --- run time ---------------------------------------------------------------------------
 
     def _set_weights(self, request: Request) -> dict[str, Any]:
+        kind = RollBack if request.get("rollback") else SetWeights
         return self._asked(
-            SetWeights(
+            kind(
                 route=request["route"],
                 weights=request["weights"],
                 force=bool(request.get("force")),
@@ -335,6 +345,23 @@ class Requests:
             by=_by(request),
         )
         return self._asked(change)
+
+    def _rollout_plan(self, request: Request) -> dict[str, Any]:
+        routes = self._master.changes.in_force.config.routes
+        for route in routes:
+            if route.name == request["route"]:
+                return {"plan": as_json(route.rollout) if route.rollout else None}
+        raise unknown("route", request["route"], [route.name for route in routes])
+
+    def _rollout_says(self, request: Request) -> dict[str, Any]:
+        """Of none, only which are under way."""
+        self._master.rollouts.running(map(str, request["running"]))
+        if request["text"]:
+            text = printable(str(request["text"]))[:MAX_TEXT]
+            where = Where(str(request["route"]))
+            extra = {"event": "rollout", "by": _by(request), "where": where}
+            log.log(level_from(request["level"]), "%s", text, extra=extra)
+        return {}
 
     def _orders(self, ids: list[str]) -> list[tuple[WorkerLine, int, int]]:
         """(line of its worker, record, generation) of each."""

@@ -357,6 +357,10 @@ LABELS = {
     "tcpmux_destination_": ["route", "destination"],
     "tcpmux_connect": ["route", "destination"],
     "tcpmux_first_byte_seconds": ["route", "destination"],
+    "tcpmux_early_close_seconds": ["route", "destination"],
+    "tcpmux_rollout_p_value": ["route", "destination", "measure"],
+    "tcpmux_rollout_": ["route", "destination"],
+    "tcpmux_rollouts_": ["route", "end"],
 }
 
 

@@ -22,15 +22,16 @@ PACKAGE = ROOT / "tcpmux"
 
 # Which packages each may use. None = nothing but itself and what all may use.
 ALLOWED = {
-    "config": set(),
+    "rollout": set(),
+    "config": {"rollout"},
     "shm": {"config"},
     "worker": {"shm"},
-    "master": {"config", "shm", "worker"},
-    "control": {"config", "shm"},
+    "master": {"config", "rollout", "shm", "worker"},
+    "control": {"config", "rollout", "shm"},
     "logger": {"config", "shm"},
     "demo": {"config", "control"},
     "convert": {"config"},
-    "cli": {"config", "control", "convert", "demo"},
+    "cli": {"config", "control", "convert", "demo", "rollout"},
 }
 FOR_ALL = {
     "_privileges",

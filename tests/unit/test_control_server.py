@@ -34,6 +34,7 @@ from tcpmux.control.names import HostNames
 from tcpmux.control.orphans import is_worker
 from tcpmux.control.process import Control
 from tcpmux.control.readiness import Readiness
+from tcpmux.control.rollouts import Rollouts
 from tcpmux.control.server import Identity, Readings
 from tcpmux.control.slices import Slices
 from tcpmux.control.stream import Stream
@@ -122,6 +123,7 @@ class Running:
             Readiness(view, conditions),
             history,
             convergences,
+            Rollouts(view, connections, slices),
         )
         self.client = Client(self.path, DEADLINE)
         self.task = asyncio.create_task(Control(admin, theirs, readings, identity).serve())

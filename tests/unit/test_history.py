@@ -15,11 +15,11 @@ from tcpmux.config.model import Admin, Destination
 from tcpmux.control import history as module
 from tcpmux.control import schema
 from tcpmux.control.event_log import EventLog
-from tcpmux.control.figures import quantile
 from tcpmux.control.history import MARKS_OF_A_KIND, POINTS, STEP, History
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.slices import Slices
 from tcpmux.master.events import Event, Events
+from tcpmux.rollout.statistics import quantile
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS, TIMES
 from tcpmux.shm._readings import LATENCY_BOUNDS_US
 from tcpmux.shm.build import build_image

@@ -1,0 +1,290 @@
+"""`tcpmux rollout`: a new version takes over step by step, and is judged at each."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcpmux.cli import completing
+from tcpmux.cli.converging import seconds
+from tcpmux.cli.instance import client
+from tcpmux.cli.output import human_seconds, say, say_json
+from tcpmux.cli.run import config_option
+from tcpmux.cli.where import Where, admin_option
+from tcpmux.errors import UsageError, clock, plural, printable
+from tcpmux.rollout import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tcpmux.control.client import Client
+    from tcpmux.control.schema import RolloutEnd, RolloutNow, RolloutStatus
+
+ACTIONS = ("start", "status", "pause", "resume", "promote", "abort", "history", "simulate")
+STARTS = ("start", "simulate")
+SHOWN = 10  # verdicts in a status
+
+
+def _read(read: Callable[[Any], Any], *, off: bool = False) -> Any:
+    """A callback of an option. off: it may be that, which is None then."""
+
+    def callback(_ctx: click.Context, _option: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
+        try:
+            return [None] if off and text == "off" else [read(text)] if off else read(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
+
+
+def _steps(text: str) -> list[float]:
+    return list(plan.steps([part.strip() for part in text.split(",")]))
+
+
+def _within(text: str) -> float:
+    from tcpmux.config.duration import parse_duration
+
+    return plan.early_within(parse_duration(text))
+
+
+def _rate(text: str) -> float:
+    from tcpmux.config.converge import rate_of
+
+    rate, is_percent = rate_of(text)
+    if is_percent:
+        raise ValueError(f"expected a rate such as 200/s, got {text[:60]!r}")
+    return rate / 1000
+
+
+@click.command("rollout")
+@click.argument("action", type=click.Choice(ACTIONS), metavar="ACTION")
+@click.argument("route", required=False, shell_complete=completing.route)
+@click.option("--to", metavar="DESTINATION", help="The version that is to take over.")
+@click.option("--steps", callback=_read(_steps), metavar="LIST", help="Its shares: 1%,10%,100%.")
+@click.option(
+    "--bake", callback=seconds, metavar="DURATION", help="How long each step lasts at least."
+)
+@click.option(
+    "--min-connections",
+    type=click.IntRange(1, 10_000_000),
+    metavar="N",
+    help="Connections that each version must have had in a step before it ends.",
+)
+@click.option(
+    "--max-wait", callback=seconds, metavar="DURATION", help="How long a step may last at most."
+)
+@click.option("--then", type=click.Choice(plan.THENS), help="What follows that.")
+@click.option(
+    "--existing",
+    type=click.Choice(plan.EXISTING),
+    help="What a rollback does with open connections of the new version.",
+)
+@click.option(
+    "--connect-failures",
+    callback=_read(plan.percent, off=True),
+    metavar="PERCENT",
+    help="Worse: so many more connects fail. Or off.",
+)
+@click.option(
+    "--resets",
+    callback=_read(plan.percent, off=True),
+    metavar="PERCENT",
+    help="Worse: its endpoints reset so many more. Or off.",
+)
+@click.option(
+    "--early-close",
+    callback=_read(plan.percent, off=True),
+    metavar="PERCENT",
+    help="Worse: its endpoints close so many more early, without a byte. Or off.",
+)
+@click.option(
+    "--early-within", callback=_read(_within), metavar="DURATION", help="How early that is: 1s."
+)
+@click.option(
+    "--first-byte-p95",
+    callback=_read(plan.factor, off=True),
+    metavar="FACTOR",
+    help="Worse: the first byte takes so many times as long: 1.5x. Or off.",
+)
+@click.option(
+    "--duration-p50",
+    callback=_read(plan.factors),
+    metavar="FACTORS",
+    help="Worse: connections last less or more than so many times as long: 0.5x..2x.",
+)
+@click.option(
+    "--confidence",
+    callback=_read(plan.confidence),
+    metavar="P",
+    help="How probable it may be that a measure condemns a good version: 1e-5.",
+)
+@click.option("--full", is_flag=True, help="With promote: past all steps, at once.")
+@click.option("--wait", is_flag=True, help="With start: wait for the end, or a pause.")
+@click.option("--json", "as_json", is_flag=True, help="Print status or history as JSON.")
+@config_option
+@click.option("--failure", callback=_read(plan.percent), metavar="PERCENT", help=(
+    "With simulate: so many connects to the new version fail; of the other one none."
+))  # fmt: skip
+@click.option("--latency", callback=_read(plan.factor), metavar="FACTOR", help=(
+    "With simulate: the new version's first byte takes so many times as long."
+))  # fmt: skip
+@click.option("--rate", callback=_read(_rate), metavar="RATE", help=(
+    "With simulate: new connections per second of the route. [default: 200/s]"
+))  # fmt: skip
+@click.option("--runs", type=click.IntRange(1, 100_000), metavar="N", help=(
+    "With simulate: how many rollouts. [default: 100]"
+))  # fmt: skip
+@admin_option
+def rollout(admin: Where, action: str, route: str | None, **given: Any) -> int:
+    """Have a new version of ROUTE take over step by step, and take it back if it is worse.
+
+    ACTION is start, status, pause, resume, promote, abort, history or simulate.
+
+    start sets the weights of the first step. In each step, the new version and the others are
+    compared by what happened in that step: connects that failed, resets and early closes by
+    endpoints, times to the first byte. If it is worse, by the stated effect and beyond chance, it
+    gets no more connections, within about a second of the one that decides. If it is not, the next
+    step follows once --bake is over and both have had --min-connections. What is not given is as
+    `rollout:` of the route says. promote goes to the next step without waiting, or past the last
+    one; abort gives the others what they had before.
+
+    simulate asks no instance: it draws traffic at random for the steps of the file, and prints how
+    long rollouts take and how they end. ROUTE may be left out if the file has one.
+
+    \b
+    Examples:
+        tcpmux rollout start tcp-echo --to v2 --steps 1%,10%,50%,100% --bake 2m
+        tcpmux rollout status tcp-echo
+        tcpmux rollout history tcp-echo
+        tcpmux rollout simulate -c routes.yaml --failure 5% --rate 200/s
+    """
+    _check_options(action, given)
+    if action == "simulate":
+        from tcpmux.cli.rollout_simulation import simulate
+
+        return simulate(route, _plan_values(given), given)
+    instance = client(admin, reads=action in ("status", "history"))
+    if action in ("status", "history"):
+        return _show(instance, action, route, as_json=given["as_json"])
+    if route is None:
+        raise UsageError(f"{action} needs a ROUTE")
+    if action == "start":
+        status = instance.start_rollout(route, _plan_values(given))
+    else:
+        status = instance.change_rollout(route, action, full=given["full"])
+    for line in _lines(status, time.time()):
+        say(line)
+    return _wait(instance, route) if given["wait"] else 0
+
+
+def _check_options(action: str, given: Mapping[str, Any]) -> None:
+    """Raises UsageError for one that means nothing here."""
+    of = {
+        "full": ("promote",), "wait": ("start",), "as_json": ("status", "history"),
+        "config": ("simulate",), "failure": ("simulate",), "latency": ("simulate",),
+        "rate": ("simulate",), "runs": ("simulate",),
+    }  # fmt: skip
+    for name, value in given.items():
+        actions = of.get(name, STARTS)
+        if value not in (None, False, ()) and action not in actions:
+            option = {"as_json": "--json", "config": "-c"}.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"{option} is for {' and '.join(actions)}, not for {action}")
+
+
+def _plan_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that are given, as the API has them."""
+    keys = ("to", "steps", "bake", "min_connections", "max_wait", "then", "existing")
+    values = {key: given[key] for key in keys if given[key] is not None}
+    judge: dict[str, Any] = {}
+    for key in ("connect_failures", "resets", "early_close", "first_byte_p95"):
+        if given[key] is not None:
+            (judge[key],) = given[key]
+    for key in ("early_within", "duration_p50", "confidence"):
+        if given[key] is not None:
+            judge[key] = given[key]
+    return {**values, "judge": judge} if judge else values
+
+
+def _show(instance: Client, what: str, route: str | None, *, as_json: bool) -> int:
+    found = instance.rollouts(route)
+    if as_json:
+        say_json(found)
+        return 0
+    now = time.time()
+    for status in found:
+        lines = _lines(status, now) if what == "status" else _history(status, now)
+        for line in lines:
+            say(line)
+    if not found:
+        say("no rollout has been started")
+    return 0
+
+
+def _lines(status: RolloutStatus, now: float) -> Iterator[str]:
+    found, name = status["rollout"], printable(status["route"])
+    if found is None:
+        yield f"{name}: no rollout is under way"
+        yield from list(_history(status, now))[-1:]
+        return
+    yield f"{name}: {_head(found)}"
+    if found["reason"]:
+        yield f"  {printable(found['reason'])}"
+    elif found["waits"]:
+        yield f"  {printable(found['waits'])}"
+    for each in found["findings"]:
+        yield f"  {printable(each['text'])}"
+    for verdict in found["verdicts"][-SHOWN:]:
+        yield f"  {clock(verdict['time'], now)}  {printable(verdict['text'])}"
+
+
+def _head(found: RolloutNow) -> str:
+    count = plural(found["versions"][0]["connections"], "connection")
+    steps = len(found["steps"])
+    step = max(1, found["step"])
+    return (
+        f"{found['state']}: step {step} of {steps}, {found['steps'][step - 1]} to "
+        f"{printable(found['to'])}, for {human_seconds(found['step_seconds'])}: {count}"
+    )
+
+
+def _history(status: RolloutStatus, now: float) -> Iterator[str]:
+    name = printable(status["route"])
+    for end in status["history"]:
+        yield f"{name}: {_end(end, now)}"
+    found = status["rollout"]
+    if found is not None:
+        why = f": {printable(found['reason'])}" if found["reason"] else ""
+        since = f"{printable(found['to'])} since {clock(found['began_at'], now)}"
+        yield f"{name}: {since}: {found['state']}{why}"
+    elif not status["history"]:
+        yield f"{name}: no rollout has been started"
+
+
+def _end(end: RolloutEnd, now: float) -> str:
+    why = f": {printable(end['text'])}" if end["text"] else ""
+    began, ended = clock(end["began"], now), clock(end["ended"], now)
+    return f"{printable(end['to'])}, {began} to {ended}: {end['end']}{why}"
+
+
+def _wait(instance: Client, route: str) -> int:
+    """Until it is over or paused, saying what happens. Returns 0 if it was promoted."""
+    told = 0
+    while True:
+        (status,) = instance.rollouts(route)
+        found = status["rollout"]
+        verdicts = found["verdicts"] if found else status["history"][-1]["verdicts"]
+        for verdict in verdicts[told:]:
+            say(f"{printable(route)}: {printable(verdict['text'])}")
+        told = len(verdicts)
+        if found is None:
+            end = status["history"][-1]
+            say(f"{printable(route)}: {_end(end, time.time())}")
+            return 0 if end["end"] == "promoted" else 1
+        if found["state"] == "paused":
+            say(f"{printable(route)}: paused: {printable(found['reason'])}")
+            return 1
+        time.sleep(0.5)

@@ -1,0 +1,258 @@
+"""The steps of one rollout. advance() says what is to be done next, by a clock and the counters;
+who carries it out calls entered(), paused() and ended() when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+from tcpmux.errors import plural
+from tcpmux.rollout.judgement import NO_COUNTS, Counts, Histograms, Judge, Names, Verdict
+from tcpmux.rollout.plan import Plan, percent_text, weights_at
+
+UNAVAILABLE_TIME = 5.0  # s without an endpoint in service, and it is rolled back
+MAX_VERDICTS = 64
+RUNNING, PAUSED = "running", "paused"
+STEPPING, ROLLED_BACK, ABORTED, PROMOTED = "step", "rolled back", "aborted", "promoted"
+PENDING = ("", STEPPING, ROLLED_BACK, ABORTED, PROMOTED)
+
+
+class Do(Enum):
+    """What is to be done."""
+
+    NOTHING = "nothing"
+    STEP = "step"  # the weights of step `step`
+    PROMOTE = "promoted"  # it is over: the last step has been passed
+    ROLL_BACK = "rolled back"
+    PAUSE = "paused"
+
+
+class Action(NamedTuple):
+    do: Do
+    text: str = ""
+    step: int = 0
+
+
+class Reading(NamedTuple):
+    """now: monotonic s. new, old: since the start of the instance. serves: whether each has an
+    endpoint in service."""
+
+    now: float
+    new: Counts
+    old: Counts
+    new_serves: bool = True
+    old_serves: bool = True
+
+
+@dataclass
+class Rollout:
+    """began: Unix time, s. before: the weights until then. weights: those that the rollout has set,
+    or is about to (pending: for what of PENDING, and next_step). step: index in the plan; -1 = none
+    yet. windows: how many there have been. window_at: monotonic s. base_new, base_old: readings at
+    the window's beginning. frozen: what the others did in the window before one in which they get
+    nothing."""
+
+    route: str
+    plan: Plan
+    began: float
+    before: dict[str, int]
+    weights: dict[str, int]
+    state: str = RUNNING
+    reason: str = ""
+    step: int = -1
+    pending: str = ""
+    next_step: int = 0
+    windows: int = 0
+    window_at: float = 0.0
+    base_new: Counts = NO_COUNTS
+    base_old: Counts = NO_COUNTS
+    frozen: Counts = NO_COUNTS
+    verdicts: list[dict[str, Any]] = field(default_factory=list)
+    by: str = ""
+    # Of this process alone:
+    judge: Judge | None = None
+    last: Verdict | None = None
+    waits: str = ""
+    away_since: float | None = None
+
+    @property
+    def names(self) -> Names:
+        others = self.others
+        return Names(self.plan.to, others[0] if len(others) == 1 else "the others")
+
+    @property
+    def others(self) -> list[str]:
+        """Those that it is compared with."""
+        return [name for name, weight in self.before.items() if weight and name != self.plan.to]
+
+    @property
+    def share(self) -> float:
+        """Of the present step."""
+        return self.plan.steps[self.step] if self.step >= 0 else 0.0
+
+    @property
+    def is_last(self) -> bool:
+        return self.step >= len(self.plan.steps) - 1
+
+    def weights_of(self, step: int) -> dict[str, int]:
+        return weights_at(self.plan.steps[step], self.plan.to, self.before)
+
+    def back(self) -> dict[str, int]:
+        """As before, but nothing for the new version."""
+        return {**self.before, self.plan.to: 0}
+
+    def window(self, reading: Reading) -> tuple[Counts, Counts]:
+        """What (the new version, the others) did in the window."""
+        new, old = reading.new - self.base_new, reading.old - self.base_old
+        return new, self.frozen if self.share >= 1 else old
+
+    # --- what has been done -----------------------------------------------------------------
+
+    def entered(self, step: int, reading: Reading) -> None:
+        """The weights of a step are in force."""
+        if self.step >= 0 and self.share < 1 and self.windows:
+            found = reading.old - self.base_old
+            if found.opened >= min(self.plan.min_connections, self.frozen.opened):
+                self.frozen = found
+        self.step, self.pending = step, ""
+        self.open_window(reading)
+
+    def open_window(self, reading: Reading) -> None:
+        self.state, self.reason = RUNNING, ""
+        self.windows += 1
+        self.window_at = reading.now
+        self.base_new, self.base_old = reading.new, reading.old
+        self.judge = self.last = self.away_since = None
+
+    def paused(self, reason: str) -> None:
+        self.state, self.reason = PAUSED, reason
+
+    def note(self, time: float, text: str) -> None:
+        """What people are told of it, the last of them."""
+        self.verdicts.append({"time": time, "step": self.step, "text": text})
+        del self.verdicts[:-MAX_VERDICTS]
+
+
+def advance(rollout: Rollout, reading: Reading, histograms: Histograms) -> Action:
+    """What is to be done now."""
+    if rollout.state != RUNNING:
+        return Action(Do.NOTHING)
+    if rollout.step < 0:
+        return _enter(rollout, 0)
+    new, old = rollout.window(reading)
+    if not (new.is_whole and old.is_whole):
+        rollout.open_window(reading)  # what was counted has begun anew
+        return Action(Do.NOTHING)
+    if rollout.judge is None:
+        rollout.judge = Judge(rollout.plan.limits, rollout.names, histograms, rollout.windows)
+    found = rollout.last = rollout.judge.look(new, old)
+    return _by_verdict(rollout, reading, found) or _go_on(rollout, reading, new, old, found)
+
+
+def _by_verdict(rollout: Rollout, reading: Reading, found: Verdict) -> Action | None:
+    """None: it goes on."""
+    if found.kind == "worse":
+        return Action(Do.ROLL_BACK, found.text)
+    if found.kind == "sick" and rollout.share < 1:
+        return Action(Do.PAUSE, found.text)
+    if why := _away(rollout, reading):
+        do = Do.ROLL_BACK if reading.old_serves else Do.PAUSE
+        return Action(do, f"{why}; {found.text}")
+    return None
+
+
+def _away(rollout: Rollout, reading: Reading) -> str:
+    """Why it can't go on without the endpoints of the new version; "" = it can."""
+    if reading.new_serves:
+        rollout.away_since = None
+        return ""
+    if rollout.away_since is None:
+        rollout.away_since = reading.now
+    if reading.now - rollout.away_since < UNAVAILABLE_TIME:
+        return ""
+    to = rollout.plan.to
+    text = f"no endpoint of {to} has been in service for {UNAVAILABLE_TIME:g} s"
+    return text if reading.old_serves else f"{text}, and none of {rollout.names.old} is either"
+
+
+def _go_on(rollout: Rollout, reading: Reading, new: Counts, old: Counts, found: Verdict) -> Action:
+    plan, age = rollout.plan, reading.now - rollout.window_at
+    rollout.waits = _waits(rollout, age, new, old, found)
+    if rollout.waits:
+        if age >= max(plan.max_wait, plan.bake):
+            text = f"{rollout.waits}, and max_wait is over"
+            return Action(Do.ROLL_BACK if plan.then == "rollback" else Do.PAUSE, text)
+        return Action(Do.NOTHING)
+    if rollout.is_last:
+        return Action(Do.PROMOTE, found.text)
+    return _enter(rollout, rollout.step + 1)
+
+
+def _waits(rollout: Rollout, age: float, new: Counts, old: Counts, found: Verdict) -> str:
+    """What for; "" = for nothing any more."""
+    plan = rollout.plan
+    had = [(plan.to, new.opened)]
+    if rollout.share < 1:
+        had.append((rollout.names.old, old.opened))
+    for name, opened in had:
+        if opened < plan.min_connections:
+            text = f"waiting for {plural(plan.min_connections, 'connection')} of {name}"
+            return f"{text}: {opened} so far{_time_left(opened, plan.min_connections, age)}"
+    if age < plan.bake:
+        return f"baking for {plan.bake - age:.0f} s more"
+    if found.kind == "doubtful":
+        return f"in doubt: {found.text}"
+    return "" if found.kind == "good" else found.text
+
+
+def _time_left(opened: int, wanted: int, age: float) -> str:
+    if not opened or age < 1:
+        return ""
+    return f", about {(wanted - opened) * age / opened:.0f} s more at this rate"
+
+
+def _enter(rollout: Rollout, step: int) -> Action:
+    return Action(Do.STEP, step_text(rollout, step), step)
+
+
+def step_text(rollout: Rollout, step: int) -> str:
+    share = percent_text(rollout.plan.steps[step])
+    return f"{share} to {rollout.plan.to} (step {step + 1} of {len(rollout.plan.steps)})"
+
+
+def problem_of(plan: Plan, weights: Mapping[str, int], states: Mapping[str, str]) -> str:
+    """Why such a rollout can't begin, by the weights in force and the states of destinations; "" =
+    it can."""
+    if plan.to not in weights:
+        return f"no destination named {plan.to!r}: there are {', '.join(weights)}"
+    others = [name for name, weight in weights.items() if weight and name != plan.to]
+    if not others:
+        return f"only {plan.to} has weight: there is no version to compare it with"
+    every = sum(weights.values())
+    if weights[plan.to] / every > plan.steps[0] + 1e-9:
+        return (
+            f"{plan.to} has {percent_text(weights[plan.to] / every)} already, and the first step "
+            f"is {percent_text(plan.steps[0])}: begin with a greater one, or set its weight to 0"
+        )
+    if states[plan.to] != "ready":
+        return f"{plan.to} is {states[plan.to]}: enable it first"
+    return _weights_problem(plan, weights)
+
+
+def _weights_problem(plan: Plan, weights: Mapping[str, int]) -> str:
+    try:
+        for share in plan.steps:
+            weights_at(share, plan.to, weights)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def step_states(rollout: Rollout) -> Sequence[str]:
+    """`done`, `now` or `to come`, of each step."""
+    return [
+        "done" if i < rollout.step else "now" if i == rollout.step else "to come"
+        for i in range(len(rollout.plan.steps))
+    ]

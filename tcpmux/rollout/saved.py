@@ -1,0 +1,223 @@
+"""Rollouts as bytes that outlive every process, in a file of two halves.
+
+Each half has a head (magic, number, size, checksum) and JSON. The one with the lower number is
+written, so that a write that is cut off leaves the other as it was; of two that are whole the one
+with the higher number counts. What is read back is not trusted: it is bounded, and every value is
+checked as if a stranger had sent it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import fields
+from hashlib import sha256
+from typing import Any
+
+from tcpmux.rollout.judgement import Counts
+from tcpmux.rollout.machine import MAX_VERDICTS, PAUSED, PENDING, RUNNING, Rollout
+from tcpmux.rollout.plan import MAX_WEIGHT, Plan, as_json, plan_from
+
+HALF = 512 << 10  # bytes
+_MAGIC = b"tcpmux rollouts 1\n"
+_HEAD = struct.Struct(f"<{len(_MAGIC)}sQI32s")
+MAX_TEXT = 500  # characters
+MAX_NAME = 63
+MAX_BUCKETS = 64
+HISTORY = 20  # ends of a route that are kept
+MAX_COUNT = 1 << 64
+
+
+class Unreadable(ValueError):
+    """What is saved makes no sense."""
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def _half(fd: int, at: int) -> tuple[int, bytes] | None:
+    """(number, JSON) of one, if it is whole."""
+    head = os.pread(fd, _HEAD.size, at)
+    if len(head) < _HEAD.size:
+        return None
+    magic, number, size, digest = _HEAD.unpack(head)
+    if magic != _MAGIC or size > HALF - _HEAD.size:
+        return None
+    body = os.pread(fd, size, at + _HEAD.size)
+    return (number, body) if _digest(number, body) == digest else None
+
+
+def _digest(number: int, body: bytes) -> bytes:
+    return sha256(number.to_bytes(8, "little") + body).digest()
+
+
+def read(fd: int) -> dict[str, Any]:
+    """What was written last; {} = nothing yet. Raises OSError, Unreadable."""
+    found = [half for at in (0, HALF) if (half := _half(fd, at)) is not None]
+    if not found:
+        if os.fstat(fd).st_size:
+            raise Unreadable("neither of its halves is whole")
+        return {}
+    try:
+        value = json.loads(max(found)[1])
+    except (ValueError, RecursionError):
+        raise Unreadable("it is not JSON") from None
+    if not isinstance(value, dict):
+        raise Unreadable("it is not an object")
+    return value
+
+
+def packed(value: Mapping[str, Any]) -> bytes:
+    """As write() takes it. Raises ValueError if it is too large."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    if len(body) > HALF - _HEAD.size:
+        raise ValueError(f"{len(body)} bytes of rollouts are more than the state file can hold")
+    return body
+
+
+def write(fd: int, body: bytes) -> None:
+    """Replaces what was there, as a whole, and waits for the disk. Raises OSError."""
+    if os.fstat(fd).st_nlink == 0:
+        raise FileNotFoundError(2, "the state file has been removed")
+    numbers = [half[0] if (half := _half(fd, at)) else 0 for at in (0, HALF)]
+    at = HALF if numbers[0] > numbers[1] else 0
+    number = max(numbers) + 1
+    whole = _HEAD.pack(_MAGIC, number, len(body), _digest(number, body)) + body
+    while whole:
+        written = os.pwrite(fd, whole, at)
+        whole, at = whole[written:], at + written
+    os.fdatasync(fd)
+
+
+# --- a rollout ----------------------------------------------------------------------------------
+
+
+def _counts_as_json(counts: Counts) -> dict[str, Any]:
+    return {each.name: getattr(counts, each.name) for each in fields(Counts)}
+
+
+def rollout_as_json(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "route": rollout.route,
+        "plan": as_json(rollout.plan),
+        "began": rollout.began,
+        "before": rollout.before,
+        "weights": rollout.weights,
+        "state": rollout.state,
+        "reason": rollout.reason,
+        "step": rollout.step,
+        "pending": rollout.pending,
+        "next_step": rollout.next_step,
+        "windows": rollout.windows,
+        "window_at": rollout.window_at,
+        "base_new": _counts_as_json(rollout.base_new),
+        "base_old": _counts_as_json(rollout.base_old),
+        "frozen": _counts_as_json(rollout.frozen),
+        "verdicts": rollout.verdicts,
+        "by": rollout.by,
+    }
+
+
+def rollout_from(value: Any) -> Rollout:
+    """Raises Unreadable."""
+    try:
+        _must(isinstance(value, dict))
+        return _rollout(value)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"a rollout in it makes no sense ({error!r:.200})") from None
+
+
+def _must(is_so: object) -> None:
+    if not is_so:
+        raise ValueError("a value of the wrong type, or out of its range")
+
+
+def _rollout(value: dict[str, Any]) -> Rollout:
+    plan = plan_from(value["plan"], Plan(to=""))
+    made = Rollout(
+        _text(value["route"], MAX_NAME),
+        plan,
+        _time(value["began"]),
+        _weights(value["before"]),
+        _weights(value["weights"]),
+        state=value["state"],
+        reason=_text(value["reason"]),
+        step=_whole(value["step"], -1, len(plan.steps) - 1),
+        pending=value["pending"],
+        next_step=_whole(value["next_step"], 0, len(plan.steps) - 1),
+        windows=_whole(value["windows"], 0, 1 << 40),
+        window_at=_time(value["window_at"]),
+        base_new=_counts(value["base_new"]),
+        base_old=_counts(value["base_old"]),
+        frozen=_counts(value["frozen"]),
+        verdicts=[_verdict(each) for each in value["verdicts"][:MAX_VERDICTS]],
+        by=_text(value["by"]),
+    )
+    _must(made.state in (RUNNING, PAUSED))
+    _must(made.pending in PENDING)
+    _must(plan.to in made.before)
+    _must(made.others)
+    _must(set(made.before) == set(made.weights))
+    return made
+
+
+def _text(value: Any, most: int = MAX_TEXT) -> str:
+    _must(isinstance(value, str))
+    return str(value)[:most]
+
+
+def _time(value: Any) -> float:
+    _must(type(value) in (int, float))
+    found = float(value)
+    _must(0 <= found < 1e12)
+    return found
+
+
+def _whole(value: Any, low: int, high: int) -> int:
+    _must(type(value) is int)
+    _must(low <= value <= high)
+    return int(value)
+
+
+def _weights(value: Any) -> dict[str, int]:
+    _must(isinstance(value, dict))
+    _must(len(value) <= MAX_BUCKETS)
+    return {_text(name, MAX_NAME): _whole(n, 0, MAX_WEIGHT) for name, n in value.items()}
+
+
+def _counts(value: dict[str, Any]) -> Counts:
+    made: dict[str, Any] = {}
+    for each in fields(Counts):
+        found = value[each.name]
+        if isinstance(each.default, tuple):
+            _must(isinstance(found, list))
+            _must(len(found) <= MAX_BUCKETS)
+            made[each.name] = tuple(_whole(n, -MAX_COUNT, MAX_COUNT) for n in found)
+        else:
+            made[each.name] = _whole(found, -MAX_COUNT, MAX_COUNT)
+    return Counts(**made)
+
+
+def _verdict(value: dict[str, Any]) -> dict[str, Any]:
+    step = _whole(value["step"], -1, MAX_VERDICTS)
+    return {"time": _time(value["time"]), "step": step, "text": _text(value["text"])}
+
+
+def end_from(value: Any) -> dict[str, Any]:
+    """One of the history. Raises Unreadable."""
+    try:
+        _must(isinstance(value, dict))
+        return {
+            "route": _text(value["route"], MAX_NAME),
+            "to": _text(value["to"], MAX_NAME),
+            "began": _time(value["began"]),
+            "ended": _time(value["ended"]),
+            "end": _text(value["end"]),
+            "text": _text(value["text"]),
+            "by": _text(value["by"]),
+            "verdicts": [_verdict(each) for each in value["verdicts"][:MAX_VERDICTS]],
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unreadable(f"an end in its history makes no sense ({error!r:.200})") from None

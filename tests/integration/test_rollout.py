@@ -1,0 +1,270 @@
+"""A new version that takes over step by step, and is taken back if it is worse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tcpmux.control.client import AdminError
+from tcpmux.control.rollout_readings import HISTOGRAMS
+from tcpmux.rollout.judgement import DEFAULT_LIMITS, Counts, Judge, Names
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route, routes
+from tests.integration.test_shifting import held, talk
+from tests.support import EchoServer, patient, refusing_port, wait_for, will_reset
+
+QUICK = {"bake": 0.5, "min_connections": 5, "steps": ["20%", "50%", "100%"]}
+
+
+class BadServer(EchoServer):
+    """Accepts, and then treats each connection as `treat` does."""
+
+    def __init__(self, treat: Callable[[socket.socket], None]) -> None:
+        self._treat = treat
+        super().__init__()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock:
+            self._treat(sock)
+
+
+class Clients:
+    """Ask one question after the other, each in a connection of its own, and note when and by
+    whom they were answered; "" = not at all."""
+
+    def __init__(self, port: int, pause: float = 0.01) -> None:
+        self._port = port
+        self._pause = pause
+        self._over = threading.Event()
+        self.answers: list[tuple[float, str]] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._pause):
+            self.answers.append((time.monotonic(), self._ask()))
+
+    def _ask(self) -> str:
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._port), patient(10)) as sock,
+        ):
+            sock.sendall(b"question\n")
+            return sock.recv(100).decode().partition(" ")[0]
+        return ""
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join(patient(20))
+
+
+@contextmanager
+def clients(port: int, pause: float = 0.01) -> Iterator[Clients]:
+    found = Clients(port, pause)
+    yield found
+    found.stop()
+
+
+def config(directory: Path, port: int, one: str, two: str, **more: Any) -> dict[str, Any]:
+    """Of a proxy whose state is kept in `directory`."""
+    return routes({**route("r", port, v1=(1, one), v2=(0, two)), **more}, state_dir=str(directory))
+
+
+def now(proxy: Proxy) -> Any:
+    (found,) = proxy.client.rollouts("r")
+    return found["rollout"]
+
+
+def end(proxy: Proxy) -> Any:
+    """Of the last rollout that is over."""
+    wait_for(lambda: now(proxy) is None, "the rollout to end", patient(60))
+    (found,) = proxy.client.rollouts("r")
+    return found["history"][-1]
+
+
+def weights(proxy: Proxy) -> dict[str, int]:
+    return {d["name"]: d["weight"] for d in proxy.status()["routes"][0]["destinations"]}
+
+
+def test_a_version_that_is_as_good_is_promoted(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    """By the command, with all that it says; its history is kept over a restart of control."""
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address))
+    with clients(port) as asking:
+        done = proxy.run(
+            "rollout", "start", "r", "--to", "v2", "--steps", "20%,50%,100%", "--bake", "500ms",
+            "--min-connections", "5", "--wait",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_for(lambda: asking.answers[-1][1] == "two", "v2 to have all")
+    assert weights(proxy) == {"v1": 0, "v2": 1}
+    assert "" not in {answer for _, answer in asking.answers}
+    for step in ("20% to v2 (step 1 of 3)", "50% to v2 (step 2 of 3)", "100% to v2 (step 3 of 3)"):
+        proxy.says(f"rollout: {step}")
+    proxy.says("r: rollout promoted: all to v2")
+    os.kill(proxy.control_pid(), signal.SIGKILL)
+    wait_for(lambda: proxy.run("rollout", "history", "r").returncode == 0, "another control")
+    assert "promoted" in proxy.run("rollout", "history", "r").stdout
+
+
+def deciding(asking: Clients) -> float:
+    """When the connection that decided was over; for a version that always fails."""
+    judge, good, bad = Judge(DEFAULT_LIMITS, Names("v2", "v1"), HISTOGRAMS), 0, 0
+    for at, answer in asking.answers:
+        good, bad = good + bool(answer), bad + (not answer)
+        verdict = judge.look(Counts(bad, 0, bad), Counts(good, good))
+        if not answer and verdict.kind == "worse":
+            return at
+    raise AssertionError(f"{bad} of {good + bad} failed: nothing has decided")
+
+
+def test_a_version_that_refuses_is_rolled_back_at_once(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer
+) -> None:
+    with refusing_port() as refusing:
+        two = f"127.0.0.1:{refusing}"
+        proxy = start_proxy(config(tmp_path, port, one.address, two, passive="off"))
+        with clients(port) as asking:
+            proxy.client.start_rollout("r", {**QUICK, "to": "v2"})
+            found = end(proxy)
+            seen = len(asking.answers)
+            wait_for(lambda: len(asking.answers) > seen + 20, "more of them")
+        assert found["end"] == "rolled back"
+        assert "connects failed, v1: 0 of" in found["text"]
+        assert weights(proxy) == {"v1": 1, "v2": 0}
+        failed = [at for at, answer in asking.answers if answer != "one"]
+        assert failed[-1] - deciding(asking) <= patient(1.1)
+        proxy.says("WARNING r: rollout rolled back: v2: ")
+
+
+def resets(sock: socket.socket) -> None:
+    will_reset(sock)
+
+
+def closes(sock: socket.socket) -> None:
+    sock.recv(100)  # what is not read would make it a reset
+
+
+def is_slow(sock: socket.socket) -> None:
+    sock.recv(100)
+    time.sleep(0.1)
+    sock.sendall(b"two late\n")
+
+
+@pytest.mark.parametrize(
+    ("treat", "says"),
+    [
+        (resets, "connections reset by it, v1: 0 of"),
+        (closes, "connections closed by it within 1 s, without a byte, v1: 0 of"),
+        (is_slow, "first byte p95"),
+    ],
+)
+def test_a_version_that_is_broken_in_another_way_is_rolled_back(
+    start_proxy: StartProxy,
+    tmp_path: Path,
+    port: int,
+    one: EchoServer,
+    treat: Callable[[socket.socket], None],
+    says: str,
+) -> None:
+    two = BadServer(treat)
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address, passive="off"))
+    with clients(port):
+        plan = {**QUICK, "to": "v2", "min_connections": 1000, "max_wait": 600}
+        proxy.client.start_rollout("r", plan)
+        found = end(proxy)
+    two.close()
+    assert found["end"] == "rolled back"
+    assert says in found["text"]
+    assert weights(proxy) == {"v1": 1, "v2": 0}
+
+
+def test_it_goes_on_when_control_and_the_master_are_killed(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    """In the middle of each step; and the step is judged by what was counted before as well."""
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address))
+    with clients(port) as asking:
+        proxy.client.start_rollout("r", {**QUICK, "to": "v2", "bake": 2})
+        os.kill(proxy.control_pid(), signal.SIGKILL)
+        proxy.says("50% to v2 (step 2 of 3)")
+        proxy.process.kill()
+        proxy.process.wait()
+        proxy.start()
+        found = end(proxy)
+    assert found["end"] == "promoted"
+    assert len(found["verdicts"]) == 3
+    assert weights(proxy) == {"v1": 0, "v2": 1}
+    assert "" not in {answer for _, answer in asking.answers}
+
+
+def test_what_others_do_in_the_middle_of_it(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    whole = config(tmp_path, port, one.address, two.address)
+    proxy = start_proxy(whole)
+    slow = {"to": "v2", "steps": ["20%", "50%", "100%"], "bake": 600}
+    proxy.client.start_rollout("r", slow)
+    assert now(proxy)["state"] == "running"
+    again = proxy.run("rollout", "start", "r", "--to", "v2")
+    assert again.returncode == 1
+    assert "a rollout to v2 is running already" in again.stderr
+    proxy.client.set_weights("r", {"v2": 7})
+    wait_for(lambda: now(proxy)["state"] == "paused", "the pause")
+    assert "its weights are v1=4 v2=7 now" in now(proxy)["reason"]
+    assert "paused" in proxy.run("rollout", "history", "r").stdout
+    proxy.client.change_rollout("r", "resume")
+    assert weights(proxy) == {"v1": 4, "v2": 1}
+    proxy.client.change_rollout("r", "promote")
+    assert weights(proxy) == {"v1": 1, "v2": 1}
+    proxy.client.change_rollout("r", "pause")
+    assert now(proxy)["reason"] == "by an operator"
+    proxy.client.change_rollout("r", "abort")
+    assert weights(proxy) == {"v1": 1, "v2": 0}
+    assert end(proxy)["end"] == "aborted"
+    with pytest.raises(AdminError, match="no rollout is under way"):
+        proxy.client.change_rollout("r", "pause")
+    proxy.client.start_rollout("r", slow)
+    proxy.reload({**whole, "routes": [route("r", port, v1=(1, one.address))]})
+    assert (end(proxy)["end"], end(proxy)["text"]) == ("aborted", "v2 is gone")
+
+
+def test_a_rollback_resets_what_is_open_if_it_is_to(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address))
+    proxy.client.start_rollout("r", {"to": "v2", "steps": ["50%"], "existing": "reset"})
+    with held(port) as a, held(port) as b:
+        proxy.client.change_rollout("r", "abort")
+        by = {talked(sock) for sock in (a, b)}
+    assert by == {"one", ""}
+
+
+def talked(sock: socket.socket) -> str:
+    with suppress(OSError):
+        return talk(sock).partition(" ")[0]
+    return ""
+
+
+def test_without_a_place_for_its_state_none_is_begun(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    proxy = start_proxy(config(tmp_path / "absent", port, one.address, two.address))
+    proxy.says("WARNING no rollout can be started, as its state can't be kept: state_dir ")
+    done = proxy.run("rollout", "start", "r", "--to", "v2")
+    assert done.returncode == 1
+    assert "absent: No such file or directory" in done.stderr
+    assert weights(proxy) == {"v1": 1, "v2": 0}
+    done = proxy.run("rollout", "start", "r", "--to", "v2", "--steps", "shadow:5m,10%")
+    assert (done.returncode, "mirrors no connections" in done.stderr) == (2, True)
