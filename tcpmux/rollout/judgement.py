@@ -6,6 +6,9 @@ bit over the windows of a rollout and the looks in each. The w-th window has 1 /
 and the k-th look of a window 1 / (k (k + 1)) of that; both series add up to 1. A measure that
 counts events is looked at with each event of the new version from the third on, since none but an
 event can condemn it; one of times whenever the new version has a quarter more of them.
+
+Where the other version gets nothing any more, there is only what it did before. Times of another
+time condemn nobody, since they change with the load of the machines; they can be a reason to doubt.
 """
 
 from __future__ import annotations
@@ -150,12 +153,14 @@ def share_of(confidence: float, window: int, look: int) -> float:
 
 @dataclass
 class Judge:
-    """Of one window, the `window`-th of its rollout."""
+    """Of one window, the `window`-th of its rollout. is_same: the old version's counts are of the
+    same window, and not of the one before."""
 
     limits: Limits
     names: Names
     histograms: Histograms
     window: int = 1
+    is_same: bool = True
     # By measure: at how many events, or at which look at times, and what p was then.
     looked: dict[str, int] = field(default_factory=dict)
     known: dict[str, float] = field(default_factory=dict)
@@ -172,6 +177,10 @@ class Judge:
         if doubtful is not None:
             return Verdict("doubtful", doubtful.text, tuple(found))
         return Verdict("good", "; ".join(each.text for each in found), tuple(found))
+
+    @property
+    def _old(self) -> str:
+        return self.names.old if self.is_same else f"{self.names.old} before"
 
     # --- events -----------------------------------------------------------------------------
 
@@ -228,7 +237,7 @@ class Judge:
             threshold = 0.0  # no event has come since
         self.looked[measure] = bad
         text = (
-            f"{self.names.new}: {bad:,} of {of:,} {what}, {self.names.old}: {old_bad:,} of "
+            f"{self.names.new}: {bad:,} of {of:,} {what}, {self._old}: {old_bad:,} of "
             f"{old_of:,}{self._p(p, threshold, look)}"
         )
         return Finding(measure, p, threshold, rate - old_rate > effect, text)
@@ -261,16 +270,17 @@ class Judge:
         look, threshold = 0, 0.0
         if sum(new) >= FIRST_TIMES:
             look = 1 + int(math.log(sum(new) / FIRST_TIMES) / math.log(GROWTH))
-        if look and self.looked.get(measure) != look:
-            threshold = share_of(self.limits.confidence, self.window, look)
-            threshold /= 2 if low else 1  # either way
+        if look and (self.looked.get(measure) != look or not self.is_same):
+            if self.is_same:
+                threshold = share_of(self.limits.confidence, self.window, look)
+                threshold /= 2 if low else 1  # either way
             self.known[measure] = mann_whitney(*((new, old) if ratio > 1 else (old, new)))
         self.looked[measure] = look
         p = self.known.get(measure, 1.0)
         limit = f"{ratio:.2g}x > {high:g}x" if ratio > high else f"{ratio:.2g}x < {low:g}x"
         is_worse = not low <= ratio <= high
         text = (
-            f"{self.names.new}: {what} p{part * 100:g} {time_text(found)}, {self.names.old}: "
+            f"{self.names.new}: {what} p{part * 100:g} {time_text(found)}, {self._old}: "
             f"{time_text(before)}{f' ({limit})' if is_worse else ''}{self._p(p, threshold, look)}"
         )
         return Finding(measure, p, threshold, is_worse, text)

@@ -146,7 +146,10 @@ def advance(rollout: Rollout, reading: Reading, histograms: Histograms) -> Actio
         rollout.open_window(reading)  # what was counted has begun anew
         return Action(Do.NOTHING)
     if rollout.judge is None:
-        rollout.judge = Judge(rollout.plan.limits, rollout.names, histograms, rollout.windows)
+        is_same = rollout.share < 1
+        rollout.judge = Judge(
+            rollout.plan.limits, rollout.names, histograms, rollout.windows, is_same
+        )
     found = rollout.last = rollout.judge.look(new, old)
     return _by_verdict(rollout, reading, found) or _go_on(rollout, reading, new, old, found)
 

@@ -104,7 +104,7 @@ def test_a_version_that_is_as_good_is_promoted(
     with clients(port) as asking:
         done = proxy.run(
             "rollout", "start", "r", "--to", "v2", "--steps", "20%,50%,100%", "--bake", "500ms",
-            "--min-connections", "5", "--wait",
+            "--min-connections", "5", "--first-byte-p95", "off", "--wait",
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         wait_for(lambda: asking.answers[-1][1] == "two", "v2 to have all")
@@ -196,14 +196,16 @@ def test_it_goes_on_when_control_and_the_master_are_killed(
     """In the middle of each step; and the step is judged by what was counted before as well."""
     proxy = start_proxy(config(tmp_path, port, one.address, two.address))
     with clients(port) as asking:
-        proxy.client.start_rollout("r", {**QUICK, "to": "v2", "bake": 2})
+        # How fast each is depends on who else uses the machine.
+        plan = {**QUICK, "to": "v2", "bake": 2, "judge": {"first_byte_p95": None}}
+        proxy.client.start_rollout("r", plan)
         os.kill(proxy.control_pid(), signal.SIGKILL)
         proxy.says("50% to v2 (step 2 of 3)")
         proxy.process.kill()
         proxy.process.wait()
         proxy.start()
         found = end(proxy)
-    assert found["end"] == "promoted"
+    assert found["end"] == "promoted", found["text"]
     assert len(found["verdicts"]) == 3
     assert weights(proxy) == {"v1": 0, "v2": 1}
     assert "" not in {answer for _, answer in asking.answers}

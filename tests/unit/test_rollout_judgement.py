@@ -108,6 +108,24 @@ def test_what_could_be_worse_is_in_doubt() -> None:
     assert judge.look(Counts(30, 28, 2), Counts(3000, 3000, 0)).kind == "doubtful"
 
 
+def test_times_of_another_time_condemn_nobody() -> None:
+    """Machines that are busier than before make every version slower."""
+    random = Random(7)
+    new, old = (Traffic(Model(median=us), LATENCY_BOUNDS_US, random) for us in (9000.0, 3000.0))
+    new.add(1000)
+    old.add(1000)
+    kinds = {}
+    for is_same in (True, False):
+        judge = Judge(Limits(), NAMES, HISTOGRAMS, 3, is_same)
+        verdict = judge.look(new.counts, old.counts)
+        kinds[verdict.kind] = verdict.text
+        assert judge.look(new.counts, old.counts).kind == "doubtful"
+    assert kinds.keys() == {"worse", "doubtful"}
+    assert ", v1 before: " in kinds["doubtful"]
+    judge = Judge(Limits(), NAMES, HISTOGRAMS, 3, is_same=False)
+    assert judge.look(Counts(1000, 500, 500), Counts(1000, 1000)).kind == "worse"
+
+
 def test_looking_again_at_the_same_events_condemns_nobody() -> None:
     """A look is spent on each event: between two there is none."""
     judge = Judge(Limits(), NAMES, HISTOGRAMS)
