@@ -229,6 +229,7 @@ def _lines(status: RolloutStatus, now: float) -> Iterator[str]:
     if found is None:
         yield f"{name}: no rollout is under way"
         yield from list(_history(status, now))[-1:]
+        yield from _hooks(status)
         return
     yield f"{name}: {_head(found)}"
     if found["reason"]:
@@ -237,14 +238,27 @@ def _lines(status: RolloutStatus, now: float) -> Iterator[str]:
         yield f"  {printable(found['waits'])}"
     for each in found["findings"]:
         yield f"  {printable(each['text'])}"
+    yield from _hooks(status)
     for verdict in found["verdicts"][-SHOWN:]:
         yield f"  {clock(verdict['time'], now)}  {printable(verdict['text'])}"
+
+
+def _hooks(status: RolloutStatus) -> Iterator[str]:
+    """Those that have failed. What one is waited for because of is told by that."""
+    found = status["rollout"]
+    known = f"{found['waits']} {found['reason']}" if found else ""
+    for hook in status["hooks"]:
+        if hook["text"] not in known:
+            yield f"  hook: {printable(hook['text'])}"
 
 
 def _head(found: RolloutNow) -> str:
     count = plural(found["versions"][0]["connections"], "connection")
     steps = len(found["steps"])
-    step = max(1, found["step"])
+    step = found["step"]
+    if not step:
+        first = f"{found['steps'][0]} to {printable(found['to'])}"
+        return f"{found['state']}: before step 1 of {steps}, {first}"
     return (
         f"{found['state']}: step {step} of {steps}, {found['steps'][step - 1]} to "
         f"{printable(found['to'])}, for {human_seconds(found['step_seconds'])}: {count}"

@@ -10,6 +10,7 @@ from tcpmux.config.address import Endpoint
 from tcpmux.config.check import Check
 from tcpmux.config.converge import rate_text, when_text
 from tcpmux.config.duration import format_duration
+from tcpmux.config.hooks_key import hooks_pairs
 from tcpmux.config.model import Buffers, Config, Log, Route
 from tcpmux.config.rollout_key import plan_pairs
 from tcpmux.config.rows import rows_of
@@ -146,6 +147,8 @@ def _route(route: Route) -> Iterator[str]:
 def _rollout(plan: Plan) -> Pairs:
     for key, text in plan_pairs(plan):
         yield key, scalar(text) if key == "to" else text
+    if hooks := [*hooks_pairs(plan.hooks, scalar)]:
+        yield "hooks", flow(hooks)
 
 
 def _rule(rule: Rule) -> Pairs:

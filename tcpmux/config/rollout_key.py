@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from tcpmux.config.duration import format_duration
+from tcpmux.config.hooks_key import HooksModel
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
 from tcpmux.config.values import DURATION_SCHEMA, Name, Strict, duration, whole
@@ -170,6 +171,9 @@ class RolloutModel(Strict):
     )
     judge: JudgeModel = Field(default=JudgeModel(), description="What counts as worse.")
     rollback: RollbackModel = RollbackModel()
+    hooks: HooksModel = Field(
+        default=HooksModel(), description="What is asked before a step, and told what happens."
+    )
 
     def made(self) -> Plan:
         return Plan(
@@ -181,6 +185,7 @@ class RolloutModel(Strict):
             self.then,
             self.judge.made(),
             self.rollback.existing,
+            self.hooks.made(),
         )
 
 

@@ -162,7 +162,8 @@ class Metrics:
         parts += convergence_metrics.parts(runs, open_metrics=open_metrics)
         under_way = self._rollouts.runs if self._rollouts else {}
         ends = self._rollouts.ends if self._rollouts else {}
-        parts += rollout_status.parts(under_way.values(), ends, open_metrics=open_metrics)
+        failures = self._rollouts.hooks.failures if self._rollouts else {}
+        parts += rollout_status.parts(under_way.values(), ends, failures, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
         yield "".join(parts)

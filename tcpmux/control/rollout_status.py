@@ -32,6 +32,12 @@ ENDED = Family(
 )
 
 
+HOOK_FAILURES = Family(
+    "tcpmux_rollout_hook_failures_total",
+    "counter",
+    "Failures of hooks of rollouts: gate, events, exec or prometheus.",
+)
+
 OF_AN_END = 8  # verdicts that are kept of one that is over
 
 
@@ -85,7 +91,11 @@ def ended(rollout: Rollout, end: str, text: str, now: float, by: str) -> dict[st
 
 
 def parts(
-    runs: Collection[Rollout], ends: Mapping[tuple[str, str], int], *, open_metrics: bool
+    runs: Collection[Rollout],
+    ends: Mapping[tuple[str, str], int],
+    hook_failures: Mapping[tuple[str, str], int],
+    *,
+    open_metrics: bool,
 ) -> Iterator[str]:
     """The text of the metrics."""
     yield STEP.head(open_metrics=open_metrics)
@@ -105,6 +115,9 @@ def parts(
     for (name, end), count in ends.items():
         labels = f'route="{label(name)}",end="{end.replace(" ", "_")}"'
         yield f"{ENDED.name}{{{labels}}} {count}\n"
+    yield HOOK_FAILURES.head(open_metrics=open_metrics)
+    for (name, hook), count in hook_failures.items():
+        yield f'{HOOK_FAILURES.name}{{route="{label(name)}",hook="{hook}"}} {count}\n'
 
 
 def _labels(run: Rollout) -> str:

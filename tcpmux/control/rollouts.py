@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcpmux import __version__
+from tcpmux.control.hooks import RolloutHooks
 from tcpmux.control.master_link import MasterGone, MasterRefused, MasterSilent
+from tcpmux.control.rollout_file import SAVE_TIME, RolloutFile
 from tcpmux.control.rollout_readings import HISTOGRAMS, reading_of, weights_of
 from tcpmux.control.rollout_status import ended, shown
 from tcpmux.control.tasks import Tasks
@@ -33,6 +35,7 @@ from tcpmux.rollout.machine import (
     Reading,
     Rollout,
     advance,
+    held,
     problem_of,
     step_text,
 )
@@ -51,7 +54,7 @@ log = logging.getLogger("tcpmux.control")
 
 TICK = 0.25  # s between two looks
 RETRY = 1.0  # s
-SAVE_TIME = 0.2  # s that a change waits for the disk
+BEGIN_TIME = 5.0  # s that a rollout which is to begin does
 KILLED_AT_ONCE = 1000  # ids in one request to the master
 MAX_KILLED = 20_000
 MAX_SAVED = 100  # ends, of all routes
@@ -81,16 +84,14 @@ class Rollouts:
         self._view = view
         self._connections = connections
         self._slices = slices
-        self._fd = fd
-        self._problem = problem
+        self._file = RolloutFile(fd, problem)
         self._boot = boot_id()
         self._master: MasterLink | None = None
         self._tasks = Tasks()
         self._lock = asyncio.Lock()  # one change at a time
         self._begun = asyncio.Event()
-        self._disk = ThreadPoolExecutor(1, "rollouts")
-        self._writing: asyncio.Future[None] | None = None
-        self._save_failed = ""
+        self.hooks = RolloutHooks(f"tcpmux/{__version__}", self._save_later)
+        self._tell_of_pause: list[Rollout] = []  # once their hooks are known
         self.runs: dict[str, Rollout] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.ends: dict[tuple[str, str], int] = {}  # how many, by route and end
@@ -99,20 +100,20 @@ class Rollouts:
         """tell: gets a line for each fault in here."""
         self._master = master
         self._tasks = Tasks(tell)
+        self.hooks.start(self._tasks)
         self._load()
         self._tasks.keep("rollouts", self._go_on)
 
     async def close(self) -> None:
         await self._tasks.close()
-        self._disk.shutdown(wait=False)
+        await self.hooks.close()
+        self._file.close()
 
     # --- the state file ---------------------------------------------------------------------
 
     def _load(self) -> None:
-        if self._fd is None:
-            return
         try:
-            found = saved.read(self._fd)
+            found = self._file.read()
             for value in found.get("rollouts", []):
                 rollout = saved.rollout_from(value)
                 self.runs[rollout.route] = rollout
@@ -120,7 +121,8 @@ class Rollouts:
                 end = saved.end_from(value)
                 self.history.setdefault(end["route"], []).append(end)
                 self._count(end)
-        except (OSError, saved.Unreadable, TypeError, AttributeError) as error:
+            self.hooks.restore(found.get("untold", []))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.error(  # noqa: TRY400
                 "the state of rollouts can't be read: %s; rollouts that were under way are "
                 "forgotten, and their weights stay",
@@ -141,6 +143,7 @@ class Rollouts:
                 rollout.pending = ""
                 rollout.paused(f"{why}: the weights are those of the file; resume sets the step's")
                 rollout.note(time.time(), f"paused: {rollout.reason}")
+                self._tell_of_pause.append(rollout)
 
     def _count(self, end: Mapping[str, Any]) -> None:
         key = end["route"], end["end"]
@@ -151,32 +154,19 @@ class Rollouts:
         every = [end for ends in self.history.values() for end in ends]
         return sorted(every, key=lambda end: float(end["ended"]))[-MAX_SAVED:]
 
-    async def _save(self) -> None:
-        """Waits for the disk, but not for long: what is to be done can't wait for it."""
-        if self._fd is None:
-            return
+    async def _save_later(self) -> None:
+        async with self._lock:
+            await self._save()
+
+    async def _save(self, patience: float = SAVE_TIME) -> None:
         state = {
             "boot": self._boot,
             "started_at": self._view.table.started_at,
             "rollouts": [saved.rollout_as_json(each) for each in self.runs.values()],
             "history": self._recent(),
+            "untold": self.hooks.untold(),
         }
-        try:
-            body = saved.packed(state)
-            if self._writing is not None and not self._writing.done():
-                await asyncio.wait([self._writing], timeout=SAVE_TIME)
-            self._writing = asyncio.get_running_loop().run_in_executor(
-                self._disk, saved.write, self._fd, body
-            )
-            done, _ = await asyncio.wait([self._writing], timeout=SAVE_TIME)
-            for each in done:
-                each.result()
-        except (OSError, ValueError) as error:
-            if str(error) != self._save_failed:
-                log.warning("the state of rollouts can't be saved: %s", error)
-            self._save_failed = str(error)
-        else:
-            self._save_failed = ""
+        await self._file.write(state, patience)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -184,6 +174,7 @@ class Rollouts:
         assert self._master is not None
         if self.runs:
             await self._say("", "")
+        await self._read_all_hooks()
         while not self._master.gone:
             if not self.runs:
                 self._begun.clear()
@@ -193,6 +184,7 @@ class Rollouts:
                 try:
                     for rollout in list(self.runs.values()):
                         async with self._lock:
+                            await self._read_hooks(rollout.route)
                             await self._look(rollout)
                 except MasterGone:
                     return
@@ -200,6 +192,21 @@ class Rollouts:
                     log.warning("rollouts wait for the master: %s", one_line(error))
                     await asyncio.sleep(RETRY)
             await asyncio.sleep(max(0.0, TICK - (time.monotonic() - began)))
+
+    async def _read_hooks(self, name: str) -> None:
+        assert self._master is not None
+        with suppress(MasterRefused, MasterSilent):  # those that are known will do
+            await self.hooks.read(name, self._master)
+
+    async def _read_all_hooks(self) -> None:
+        """And has told what control has not told before it died."""
+        with suppress(MasterGone):
+            for name in {*self.runs, *self.hooks.waiting()}:
+                await self._read_hooks(name)
+        for rollout in self._tell_of_pause:
+            self.hooks.tell(rollout, "paused", f"{rollout.route}: rollout paused: {rollout.reason}")
+        self._tell_of_pause.clear()
+        self.hooks.go()
 
     async def _look(self, rollout: Rollout) -> None:
         if self.runs.get(rollout.route) is not rollout:
@@ -216,7 +223,12 @@ class Rollouts:
         elif rollout.state == RUNNING and (why := _changed(rollout, route)):
             await self._pause(rollout, why)
         elif rollout.state == RUNNING:
-            await self._act(rollout, advance(rollout, self._reading(rollout, route), HISTOGRAMS))
+            reading = self._reading(rollout, route)
+            action = advance(rollout, reading, HISTOGRAMS)
+            if action.do in (Do.STEP, Do.PROMOTE):
+                why = self.hooks.holds(rollout, action, reading.now)
+                action = held(rollout, reading, why) if why else action
+            await self._act(rollout, action)
 
     async def _act(self, rollout: Rollout, action: Action) -> None:
         if action.do is Do.STEP:
@@ -238,15 +250,19 @@ class Rollouts:
 
     # --- changes ----------------------------------------------------------------------------
 
-    async def _step(self, rollout: Rollout, step: int, text: str, by: str = "") -> None:
+    async def _step(
+        self, rollout: Rollout, step: int, text: str, by: str = "", event: str = "step"
+    ) -> None:
         """Has the weights of a step set, which is written down before."""
         rollout.pending, rollout.next_step = STEPPING, step
         rollout.weights = rollout.weights_of(step)
         rollout.state, rollout.reason = RUNNING, ""
         rollout.note(time.time(), text)
+        says = f"{rollout.route}: rollout: {text}"
+        self.hooks.tell(rollout, event, says, by, step)
         await self._save()
         await self._enter(rollout, step)
-        await self._say(rollout.route, f"{rollout.route}: rollout: {text}", by=by)
+        await self._say(rollout.route, says, by=by)
 
     async def _enter(self, rollout: Rollout, step: int) -> None:
         try:
@@ -279,9 +295,11 @@ class Rollouts:
     async def _pause(self, rollout: Rollout, reason: str, by: str = "") -> None:
         rollout.paused(reason)
         rollout.note(time.time(), f"paused: {reason}")
+        says = f"{rollout.route}: rollout paused: {reason}"
+        self.hooks.tell(rollout, "paused", says, by)
         await self._save()
         level = logging.INFO if by else logging.WARNING
-        await self._say(rollout.route, f"{rollout.route}: rollout paused: {reason}", level, by)
+        await self._say(rollout.route, says, level, by)
 
     async def _end(self, rollout: Rollout, end: str, text: str, by: str = "") -> None:
         """The weights that belong to this end, and then it is over."""
@@ -325,17 +343,19 @@ class Rollouts:
         ends.append(found)
         del ends[: -saved.HISTORY]
         self._count(found)
+        what = {PROMOTED: f"promoted: all to {rollout.plan.to}"}.get(end, end)
+        says = f"{rollout.route}: rollout {what}{f': {text}' * bool(text)}"
+        self.hooks.tell(rollout, end.replace(" ", "_"), says, by)
         await self._save()
         level = (
             logging.WARNING if end == ROLLED_BACK or (end == ABORTED and not by) else logging.INFO
         )
-        what = {PROMOTED: f"promoted: all to {rollout.plan.to}"}.get(end, end)
-        says = f"{rollout.route}: rollout {what}{f': {text}' * bool(text)}"
         await self._say(rollout.route, says, level, by)
 
     async def _say(self, route: str, text: str, level: int = logging.INFO, by: str = "") -> None:
         """In the log and the events; and which are under way."""
         assert self._master is not None
+        self.hooks.go()
         running = [each.route for each in self.runs.values() if each.state == RUNNING]
         with suppress(MasterGone, MasterSilent):
             await self._master.request(
@@ -347,8 +367,8 @@ class Rollouts:
     async def begin(self, name: str, values: Mapping[str, Any], by: str) -> dict[str, Any]:
         """Raises MasterRefused."""
         route = self._connections.route(name)
-        if self._fd is None:
-            raise MasterRefused("refused", f"a rollout's state can't be kept: {self._problem}")
+        if not self._file.is_there:
+            raise MasterRefused("refused", f"a rollout's state can't be kept: {self._file.problem}")
         plan = await self._plan(name, values)
         weights = weights_of(route)
         states = {row.name: ADMIN_STATES[row.state] for row in route.destinations}
@@ -358,17 +378,20 @@ class Rollouts:
             if problem:
                 raise MasterRefused("refused", f"{name}: {problem}")
             rollout = Rollout(name, plan, time.time(), weights, dict(weights), by=by)
+            rollout.begun(self._reading(rollout, route))
             self.runs[name] = rollout
             self._begun.set()
-            await self._save()
-            if self._save_failed:
+            await self._save(BEGIN_TIME)
+            if self._file.failed:
                 del self.runs[name]
                 raise MasterRefused(
-                    "refused", f"a rollout's state can't be kept: {self._save_failed}"
+                    "refused", f"a rollout's state can't be kept: {self._file.failed}"
                 )
-            text = f"rollout to {plan.to}: {steps_text(plan.steps)}"
-            await self._say(name, f"{name}: {text}", by=by)
-            await self._step(rollout, 0, step_text(rollout, 0))
+            says = f"{name}: rollout to {plan.to}: {steps_text(plan.steps)}"
+            self.hooks.tell(rollout, "started", says, by)
+            await self._say(name, says, by=by)
+            if not self.hooks.of(name).gate:  # else when that says so
+                await self._step(rollout, 0, step_text(rollout, 0))
         return self.status(name)
 
     def _check_free(self, name: str) -> None:
@@ -381,7 +404,9 @@ class Rollouts:
 
     async def _plan(self, name: str, values: Mapping[str, Any]) -> Plan:
         assert self._master is not None
-        in_file = (await self._master.request("rollout_plan", route=name))["plan"]
+        found = await self._master.request("rollout_plan", route=name)
+        self.hooks.take(name, found["hooks"])
+        in_file = found["plan"]
         try:
             base = plan_from(in_file, Plan(to="")) if in_file else Plan(to="")
             plan = plan_from(values, base)
@@ -414,13 +439,27 @@ class Rollouts:
             elif action == "resume":
                 if rollout.state == RUNNING:
                     raise MasterRefused("refused", f"{name}: its rollout is not paused")
-                step = max(0, rollout.step)
-                await self._step(rollout, step, f"resumed: {step_text(rollout, step)}", by)
+                await self._resume(rollout, by)
             elif action == "promote":
                 await self._promote(rollout, by, full=full)
             else:
                 await self._end(rollout, ABORTED, "by an operator", by)
             return self.status(name)
+
+    async def _resume(self, rollout: Rollout, by: str) -> None:
+        step = max(0, rollout.step)
+        text = f"resumed: {step_text(rollout, step)}"
+        if rollout.step >= 0 or not self.hooks.of(rollout.route).gate:
+            await self._step(rollout, step, text, by, "resumed")
+            return
+        route = self._row(rollout.route)
+        if route is not None:
+            rollout.begun(self._reading(rollout, route))  # and its gate is asked
+        rollout.note(time.time(), "resumed")
+        says = f"{rollout.route}: rollout resumed, before its first step"
+        self.hooks.tell(rollout, "resumed", says, by)
+        await self._save()
+        await self._say(rollout.route, says, by=by)
 
     async def _promote(self, rollout: Rollout, by: str, *, full: bool) -> None:
         """To the next step, or past the last one."""
@@ -442,7 +481,8 @@ class Rollouts:
             if route is not None and not _gone(rollout, route):
                 reading = self._reading(rollout, route)
             now = shown(rollout, reading)
-        return {"route": name, "rollout": now, "history": self.history.get(name, [])}
+        history = self.history.get(name, [])
+        return {"route": name, "rollout": now, "history": history, "hooks": self.hooks.shown(name)}
 
     def statuses(self, name: str | None) -> dict[str, Any]:
         """Of all routes that have, or had, one; or of one. Raises MasterRefused."""

@@ -213,7 +213,7 @@ class RolloutNow(TypedDict):
     to: str
     state: str  # running or paused
     reason: str  # why it is paused
-    step: int  # from 1
+    step: int  # from 1; 0: it waits for the first one
     steps: list[str]  # shares
     share: float  # 0..1, of the present step
     began_at: float  # Unix time, s
@@ -239,10 +239,18 @@ class RolloutEnd(TypedDict):
     verdicts: list[RolloutVerdict]
 
 
+class RolloutHook(TypedDict):
+    """One that has failed, and not worked since."""
+
+    hook: str  # gate, events, exec or prometheus
+    text: str  # why
+
+
 class RolloutStatus(TypedDict):
     route: str
     rollout: RolloutNow | None  # None: none is under way
     history: list[RolloutEnd]  # the last 20, the oldest first
+    hooks: list[RolloutHook]
 
 
 class RolloutList(TypedDict):

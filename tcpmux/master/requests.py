@@ -27,7 +27,7 @@
                                     live connections follow the weights: control chooses them
     end_convergence    route, began_ms, text, level
                                     no longer; text: what control has to say of it, at that level
-    rollout_plan route              what the files say of one
+    rollout_plan route              what the files say of one, with its hooks
     rollout_says route, text, level, running
                                     a line for the log and the events; running: the routes whose
                                     rollouts are under way
@@ -71,7 +71,7 @@ from tcpmux.master.upgrade import Upgrade
 from tcpmux.master.weights import SavedWeights, SetWeights, UndoWeights
 from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
-from tcpmux.rollout.plan import as_json
+from tcpmux.rollout.plan import in_file_as_json
 from tcpmux.shm.serving import Condition
 from tcpmux.shm.slots import Key
 from tcpmux.worker.messages import CONVERGE, KILL, REHOME
@@ -350,7 +350,7 @@ class Requests:
         routes = self._master.changes.in_force.config.routes
         for route in routes:
             if route.name == request["route"]:
-                return {"plan": as_json(route.rollout) if route.rollout else None}
+                return in_file_as_json(route.rollout)
         raise unknown("route", request["route"], [route.name for route in routes])
 
     def _rollout_says(self, request: Request) -> dict[str, Any]:

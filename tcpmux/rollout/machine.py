@@ -110,6 +110,12 @@ class Rollout:
 
     # --- what has been done -----------------------------------------------------------------
 
+    def begun(self, reading: Reading) -> None:
+        """It waits for its first step."""
+        self.state, self.reason = RUNNING, ""
+        self.window_at = reading.now
+        self.base_new, self.base_old = reading.new, reading.old
+
     def entered(self, step: int, reading: Reading) -> None:
         """The weights of a step are in force."""
         if self.step >= 0 and self.share < 1 and self.windows:
@@ -181,16 +187,28 @@ def _away(rollout: Rollout, reading: Reading) -> str:
 
 
 def _go_on(rollout: Rollout, reading: Reading, new: Counts, old: Counts, found: Verdict) -> Action:
-    plan, age = rollout.plan, reading.now - rollout.window_at
+    age = reading.now - rollout.window_at
     rollout.waits = _waits(rollout, age, new, old, found)
     if rollout.waits:
-        if age >= max(plan.max_wait, plan.bake):
-            text = f"{rollout.waits}, and max_wait is over"
-            return Action(Do.ROLL_BACK if plan.then == "rollback" else Do.PAUSE, text)
-        return Action(Do.NOTHING)
+        return _wait(rollout, age)
     if rollout.is_last:
         return Action(Do.PROMOTE, found.text)
     return _enter(rollout, rollout.step + 1)
+
+
+def _wait(rollout: Rollout, age: float) -> Action:
+    """But not for ever."""
+    plan = rollout.plan
+    if age < max(plan.max_wait, plan.bake):
+        return Action(Do.NOTHING)
+    text = f"{rollout.waits}, and max_wait is over"
+    return Action(Do.ROLL_BACK if plan.then == "rollback" else Do.PAUSE, text)
+
+
+def held(rollout: Rollout, reading: Reading, why: str) -> Action:
+    """In the place of a step, or of the end, that something else does not allow yet."""
+    rollout.waits = why
+    return _wait(rollout, reading.now - rollout.window_at)
 
 
 def _waits(rollout: Rollout, age: float, new: Counts, old: Counts, found: Verdict) -> str:

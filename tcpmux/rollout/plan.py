@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any
 
+from tcpmux.rollout.hooks import NO_HOOKS, Hooks
+from tcpmux.rollout.hooks import as_json as hooks_as_json
 from tcpmux.rollout.judgement import DEFAULT_LIMITS, Limits
 
 THENS = ("pause", "rollback")
@@ -30,7 +32,8 @@ NO_SHADOW = (
 class Plan:
     """to: the destination. steps: its shares, 0..1, each more than the one before. bake, max_wait:
     s of each step; min_connections of the new version in it. then: what follows max_wait.
-    existing: what a rollback does with connections that the new version has."""
+    existing: what a rollback does with connections that the new version has. hooks: of the file
+    alone, and not in as_json()."""
 
     to: str
     steps: tuple[float, ...] = (0.01, 0.05, 0.2, 0.5, 1.0)
@@ -40,6 +43,7 @@ class Plan:
     then: str = "pause"
     limits: Limits = DEFAULT_LIMITS
     existing: str = "keep"
+    hooks: Hooks = NO_HOOKS
 
 
 def percent(text: object) -> float:
@@ -146,16 +150,25 @@ def _share(value: Any) -> float | None:
     return float(value)
 
 
+_PLAIN = [each.name for each in fields(Plan) if each.name not in ("limits", "hooks")]
+
+
 def as_json(plan: Plan) -> dict[str, Any]:
     limits = plan.limits
     return {
-        **{each.name: getattr(plan, each.name) for each in fields(Plan) if each.name != "limits"},
+        **{name: getattr(plan, name) for name in _PLAIN},
         "steps": list(plan.steps),
         "judge": {
             **{each.name: getattr(limits, each.name) for each in fields(Limits)},
             "duration_p50": list(limits.duration_p50) if limits.duration_p50 else None,
         },
     }
+
+
+def in_file_as_json(plan: Plan | None) -> dict[str, Any]:
+    """What the file says of a route's rollout: plan (None: nothing) and hooks."""
+    hooks = hooks_as_json(plan.hooks if plan else NO_HOOKS)
+    return {"plan": as_json(plan) if plan else None, "hooks": hooks}
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
@@ -238,6 +251,8 @@ def plan_from(values: Mapping[str, Any], base: Plan) -> Plan:
             made["limits"] = limits_from(_mapping(value), base.limits)
         elif name in _READ:
             made[name] = _READ[name](value)
+        elif name == "hooks":
+            raise ValueError("hooks are those of the file: nobody else can have any")
         else:
             raise ValueError(f"unknown: {name[:60]!r}")
     return replace(base, **made)

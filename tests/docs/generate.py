@@ -359,6 +359,7 @@ LABELS = {
     "tcpmux_first_byte_seconds": ["route", "destination"],
     "tcpmux_early_close_seconds": ["route", "destination"],
     "tcpmux_rollout_p_value": ["route", "destination", "measure"],
+    "tcpmux_rollout_hook_failures_total": ["route", "hook"],
     "tcpmux_rollout_": ["route", "destination"],
     "tcpmux_rollouts_": ["route", "end"],
 }

@@ -1,0 +1,61 @@
+"""Writes the state of rollouts to the disk, in a thread of its own. Runs in control."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tcpmux.rollout import saved
+
+log = logging.getLogger("tcpmux.control")
+
+SAVE_TIME = 0.2  # s that a change waits for the disk
+
+
+class RolloutFile:
+    """fd: of the state file, or None, and problem says why. failed: why it could not be written
+    the last time."""
+
+    def __init__(self, fd: int | None, problem: str) -> None:
+        self._fd = fd
+        self.problem = problem
+        self.failed = ""
+        self._disk = ThreadPoolExecutor(1, "rollouts")
+        self._writing: asyncio.Future[None] | None = None
+
+    def close(self) -> None:
+        self._disk.shutdown(wait=False)
+
+    @property
+    def is_there(self) -> bool:
+        return self._fd is not None
+
+    def read(self) -> dict[str, Any]:
+        """What was written last. Raises OSError, saved.Unreadable."""
+        return {} if self._fd is None else saved.read(self._fd)
+
+    async def write(self, state: Mapping[str, Any], patience: float = SAVE_TIME) -> None:
+        """Waits for the disk, but not for long: what is to be done can't wait for it."""
+        if self._fd is None:
+            return
+        try:
+            why = await self._written(saved.packed(state), self._fd, patience)
+        except (OSError, ValueError) as error:
+            why = str(error)
+            if why != self.failed:
+                log.warning("the state of rollouts can't be saved: %s", why)
+        self.failed = why
+
+    async def _written(self, body: bytes, fd: int, patience: float) -> str:
+        """Why it may not be on the disk, if somebody has waited so long for it; "" = it is."""
+        loop = asyncio.get_running_loop()
+        if self._writing is not None and not self._writing.done():
+            await asyncio.wait([self._writing], timeout=patience)
+        self._writing = loop.run_in_executor(self._disk, saved.write, fd, body)
+        done, _ = await asyncio.wait([self._writing], timeout=patience)
+        for each in done:
+            each.result()
+        return "" if done or patience <= SAVE_TIME else f"the disk takes more than {patience:g} s"
