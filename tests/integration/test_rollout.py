@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +19,10 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.integration.test_shifting import held, talk
-from tests.support import EchoServer, patient, refusing_port, wait_for, will_reset
+from tests.rolling import BadServer, Clients, clients, closes, is_slow, resets
+from tests.support import EchoServer, patient, refusing_port, wait_for
 
 QUICK = {"bake": 0.5, "min_connections": 5, "steps": ["20%", "50%", "100%"]}
-
-
-class BadServer(EchoServer):
-    """Accepts, and then treats each connection as `treat` does."""
-
-    def __init__(self, treat: Callable[[socket.socket], None]) -> None:
-        self._treat = treat
-        super().__init__()
-
-    def _serve(self, sock: socket.socket) -> None:
-        with sock:
-            self._treat(sock)
-
-
-class Clients:
-    """Ask one question after the other, each in a connection of its own, and note when and by
-    whom they were answered; "" = not at all."""
-
-    def __init__(self, port: int, pause: float = 0.01) -> None:
-        self._port = port
-        self._pause = pause
-        self._over = threading.Event()
-        self.answers: list[tuple[float, str]] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self._over.wait(self._pause):
-            self.answers.append((time.monotonic(), self._ask()))
-
-    def _ask(self) -> str:
-        with (
-            suppress(OSError),
-            socket.create_connection(("127.0.0.1", self._port), patient(10)) as sock,
-        ):
-            sock.sendall(b"question\n")
-            return sock.recv(100).decode().partition(" ")[0]
-        return ""
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join(patient(20))
-
-
-@contextmanager
-def clients(port: int, pause: float = 0.01) -> Iterator[Clients]:
-    found = Clients(port, pause)
-    yield found
-    found.stop()
 
 
 def config(directory: Path, port: int, one: str, two: str, **more: Any) -> dict[str, Any]:
@@ -146,20 +96,6 @@ def test_a_version_that_refuses_is_rolled_back_at_once(
         failed = [at for at, answer in asking.answers if answer != "one"]
         assert failed[-1] - deciding(asking) <= patient(1.1)
         proxy.says("WARNING r: rollout rolled back: v2: ")
-
-
-def resets(sock: socket.socket) -> None:
-    will_reset(sock)
-
-
-def closes(sock: socket.socket) -> None:
-    sock.recv(100)  # what is not read would make it a reset
-
-
-def is_slow(sock: socket.socket) -> None:
-    sock.recv(100)
-    time.sleep(0.1)
-    sock.sendall(b"two late\n")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from tests.hook_server import (
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
-from tests.integration.test_rollout import clients, end, now, weights
+from tests.integration.test_rollout import end, now, weights
+from tests.rolling import clients
 from tests.support import EchoServer, patient, short_directory, wait_for
 
 QUICK = {"bake": "200ms", "min_connections": 2, "steps": ["50%", "100%"]}

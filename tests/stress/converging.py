@@ -82,14 +82,14 @@ class _Turns:
         return sum(destination["closed"][reason] for destination in found["destinations"])
 
 
-def _kill_control(target: Tcpmux) -> None:
+def kill_control(target: Tcpmux) -> None:
     for child in psutil.Process(target.pid).children():
         with suppress(psutil.Error):
             if child.cmdline()[:1] == ["tcpmux: control"]:
                 child.send_signal(signal.SIGKILL)
 
 
-def _replace_master(target: Tcpmux) -> None:
+def replace_master(target: Tcpmux) -> None:
     target.kill_master()
     target.start()
 
@@ -111,10 +111,10 @@ def _converge(method: str, target: Target, times: int, chance: Random) -> Acted:
             if acted.times % (OTHERS_KILL // 2) == 0:
                 _await_moves(turns, reason)
                 if acted.times % OTHERS_KILL:
-                    _replace_master(target)
+                    replace_master(target)
                     masters += 1
                 else:
-                    _kill_control(target)
+                    kill_control(target)
             wait_for(lambda: pool.counts["answered"] > before, "clients to go on")  # noqa: B023
         moved = wait_for(partial(_moved, turns, reason), "connections to have gone elsewhere")
         (assert_unnoticed if method == "rehome" else assert_nothing_lost)(pool, ledgers)

@@ -216,6 +216,7 @@ class Tcpmux(Target):
         config = {
             "workers": workers,
             "admin": {"socket": str(self.directory / "admin.sock")},
+            "state_dir": str(self.directory),
             "routes": [route, *self.more],
         }
         new = self.directory / "routes.yaml.new"

@@ -16,7 +16,8 @@ LIGHT = Load(bulk=8, small=40, rate=200)
 
 
 def _event(name: str) -> Any:
-    return pytest.param(name, marks=[needs_reachable] if "upgrade" in name else [])
+    has_upgrades = "upgrade" in name or name == "rollout"
+    return pytest.param(name, marks=[needs_reachable] if has_upgrades else [])
 
 
 @pytest.mark.parametrize("name", [_event(name) for name in EVENTS if name != "calm"])
