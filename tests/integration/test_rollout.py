@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,32 +99,59 @@ def test_a_version_that_refuses_is_rolled_back_at_once(
         proxy.says("WARNING r: rollout rolled back: v2: ")
 
 
+@contextmanager
+def broken(treat: Callable[[socket.socket], None] | None) -> Iterator[str]:
+    """The address of a version that treats connections so; None: it refuses them."""
+    if treat is None:
+        with refusing_port() as refusing:
+            yield f"127.0.0.1:{refusing}"
+    else:
+        server = BadServer(treat)
+        yield server.address
+        server.close()
+
+
+BY_CHANCE = r"; p = (\S+) < (\S+) \(1\.0e-5, look \d+ in window 1\)"
+COUNTED = r"v2: (\d+) of (\d+) {}, v1: 0 of (\d+)" + BY_CHANCE
+TIMED = r"v2: first byte p95 [12]\d\d ms, v1: [\d.]+ ms \([\d.]+x > 1\.5x\)" + BY_CHANCE
+
+
 @pytest.mark.parametrize(
     ("treat", "says"),
     [
-        (resets, "connections reset by it, v1: 0 of"),
-        (closes, "connections closed by it within 1 s, without a byte, v1: 0 of"),
-        (is_slow, "first byte p95"),
+        (None, COUNTED.format("connects failed")),
+        (resets, COUNTED.format("connections reset by it")),
+        (closes, COUNTED.format("connections closed by it within 1 s, without a byte")),
+        (is_slow, TIMED),
     ],
+    ids=["refuses", "resets", "closes", "slow"],
 )
-def test_a_version_that_is_broken_in_another_way_is_rolled_back(
+def test_a_version_that_is_broken_is_rolled_back(
     start_proxy: StartProxy,
     tmp_path: Path,
     port: int,
     one: EchoServer,
-    treat: Callable[[socket.socket], None],
+    treat: Callable[[socket.socket], None] | None,
     says: str,
 ) -> None:
-    two = BadServer(treat)
-    proxy = start_proxy(config(tmp_path, port, one.address, two.address, passive="off"))
-    with clients(port):
-        plan = {**QUICK, "to": "v2", "min_connections": 1000, "max_wait": 600}
-        proxy.client.start_rollout("r", plan)
-        found = end(proxy)
-    two.close()
-    assert found["end"] == "rolled back"
-    assert says in found["text"]
+    """By the command, whose last line is the verdict with its arithmetic."""
+    with broken(treat) as two:
+        proxy = start_proxy(config(tmp_path, port, one.address, two, passive="off"))
+        with clients(port):
+            done = proxy.run(
+                "rollout", "start", "r", "--to", "v2", "--steps", "20%,50%,100%",
+                "--min-connections", "1000", "--wait",
+            )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    found = re.fullmatch(rf"r: v2, \S+ to \S+: rolled back: {says}", done.stdout.split("\n")[-2])
+    assert found, done.stdout
+    p, threshold = map(float, found.groups()[-2:])
+    assert p < threshold <= 1e-5
+    if treat is not is_slow:
+        bad, of = map(int, found.groups()[:2])
+        assert 3 <= bad <= of <= 10
     assert weights(proxy) == {"v1": 1, "v2": 0}
+    proxy.says("r: rollout rolled back: v2: ")
 
 
 def test_it_goes_on_when_control_and_the_master_are_killed(
