@@ -176,7 +176,7 @@ def rollout(admin: Where, action: str, route: str | None, **given: Any) -> int:
         status = instance.start_rollout(route, _plan_values(given))
     else:
         status = instance.change_rollout(route, action, full=given["full"])
-    for line in _lines(status, time.time()):
+    for line in _lines(status, time.time(), brief=given["wait"]):
         say(line)
     return _wait(instance, route) if given["wait"] else 0
 
@@ -224,10 +224,12 @@ def _show(instance: Client, what: str, route: str | None, *, as_json: bool) -> i
     return 0
 
 
-def _lines(status: RolloutStatus, now: float) -> Iterator[str]:
+def _lines(status: RolloutStatus, now: float, *, brief: bool = False) -> Iterator[str]:
+    """brief: without what has happened by now, as somebody tells that later."""
     found, name = status["rollout"], printable(status["route"])
     if found is None:
-        yield f"{name}: no rollout is under way"
+        if status["history"]:
+            yield f"{name}: no rollout is under way"
         yield from list(_history(status, now))[-1:]
         yield from _hooks(status)
         return
@@ -239,7 +241,7 @@ def _lines(status: RolloutStatus, now: float) -> Iterator[str]:
     for each in found["findings"]:
         yield f"  {printable(each['text'])}"
     yield from _hooks(status)
-    for verdict in found["verdicts"][-SHOWN:]:
+    for verdict in () if brief else found["verdicts"][-SHOWN:]:
         yield f"  {clock(verdict['time'], now)}  {printable(verdict['text'])}"
 
 
@@ -261,7 +263,7 @@ def _head(found: RolloutNow) -> str:
         return f"{found['state']}: before step 1 of {steps}, {first}"
     return (
         f"{found['state']}: step {step} of {steps}, {found['steps'][step - 1]} to "
-        f"{printable(found['to'])}, for {human_seconds(found['step_seconds'])}: {count}"
+        f"{printable(found['to'])}, for {human_seconds(found['step_seconds'])}: {count} to it"
     )
 
 

@@ -39,7 +39,7 @@ from tcpmux.rollout.machine import (
     problem_of,
     step_text,
 )
-from tcpmux.rollout.plan import Plan, plan_from, steps_text
+from tcpmux.rollout.plan import Plan, percent_text, plan_from, steps_text
 from tcpmux.shm.image import ADMIN_STATES, READY, RouteRow
 
 if TYPE_CHECKING:
@@ -343,7 +343,8 @@ class Rollouts:
         ends.append(found)
         del ends[: -saved.HISTORY]
         self._count(found)
-        what = {PROMOTED: f"promoted: all to {rollout.plan.to}"}.get(end, end)
+        share = "all" if rollout.share >= 1 else percent_text(rollout.share)
+        what = f"promoted: {share} to {rollout.plan.to}" if end == PROMOTED else end
         says = f"{rollout.route}: rollout {what}{f': {text}' * bool(text)}"
         self.hooks.tell(rollout, end.replace(" ", "_"), says, by)
         await self._save()
@@ -368,7 +369,11 @@ class Rollouts:
         """Raises MasterRefused."""
         route = self._connections.route(name)
         if not self._file.is_there:
-            raise MasterRefused("refused", f"a rollout's state can't be kept: {self._file.problem}")
+            raise MasterRefused(
+                "refused",
+                f"no rollout can be started, as its state can't be kept: {self._file.problem}; "
+                "make the directory, or set another state_dir, and start tcpmux again",
+            )
         plan = await self._plan(name, values)
         weights = weights_of(route)
         states = {row.name: ADMIN_STATES[row.state] for row in route.destinations}
@@ -467,7 +472,7 @@ class Rollouts:
         is_over = full or rollout.step >= last
         if rollout.step < last or rollout.state != RUNNING:
             step = last if is_over else rollout.step + 1
-            await self._step(rollout, step, f"by an operator: {step_text(rollout, step)}", by)
+            await self._step(rollout, step, f"{step_text(rollout, step)}, by an operator", by)
         if is_over and rollout.state == RUNNING:
             await self._end(rollout, PROMOTED, "by an operator", by)
 

@@ -203,7 +203,7 @@ class RolloutFinding(TypedDict):
 
 class RolloutVerdict(TypedDict):
     time: float  # Unix time, s
-    step: int  # from 0
+    step: int  # in which it was, from 0; -1: before the first
     text: str
 
 

@@ -236,11 +236,13 @@ class Judge:
         if self.looked.get(measure) == bad:
             threshold = 0.0  # no event has come since
         self.looked[measure] = bad
+        is_worse = rate - old_rate > effect
+        within = f" (not {rate_text(effect)} more)" if p < DOUBT and not is_worse else ""
         text = (
             f"{self.names.new}: {bad:,} of {of:,} {what}, {self._old}: {old_bad:,} of "
-            f"{old_of:,}{self._p(p, threshold, look)}"
+            f"{old_of:,}{within}{self._p(p, threshold, look)}"
         )
-        return Finding(measure, p, threshold, rate - old_rate > effect, text)
+        return Finding(measure, p, threshold, is_worse, text)
 
     def _p(self, p: float, threshold: float, look: int) -> str:
         if p >= 1.0:
@@ -277,11 +279,13 @@ class Judge:
             self.known[measure] = mann_whitney(*((new, old) if ratio > 1 else (old, new)))
         self.looked[measure] = look
         p = self.known.get(measure, 1.0)
-        limit = f"{ratio:.2g}x > {high:g}x" if ratio > high else f"{ratio:.2g}x < {low:g}x"
         is_worse = not low <= ratio <= high
+        bound = high if ratio >= 1 or not low else low
+        limit = f" ({ratio:.3g}x {'>' if ratio > bound else '<'} {bound:g}x)"
+        limit = limit if look else "; too few to judge"
         text = (
             f"{self.names.new}: {what} p{part * 100:g} {time_text(found)}, {self._old}: "
-            f"{time_text(before)}{f' ({limit})' if is_worse else ''}{self._p(p, threshold, look)}"
+            f"{time_text(before)}{limit}{self._p(p, threshold, look)}"
         )
         return Finding(measure, p, threshold, is_worse, text)
 

@@ -131,6 +131,7 @@ class Rollout:
         self.window_at = reading.now
         self.base_new, self.base_old = reading.new, reading.old
         self.judge = self.last = self.away_since = None
+        self.waits = ""
 
     def paused(self, reason: str) -> None:
         self.state, self.reason = PAUSED, reason
@@ -249,8 +250,10 @@ def problem_of(plan: Plan, weights: Mapping[str, int], states: Mapping[str, str]
     if plan.to not in weights:
         return f"no destination named {plan.to!r}: there are {', '.join(weights)}"
     others = [name for name, weight in weights.items() if weight and name != plan.to]
+    if not others and weights[plan.to]:
+        return f"{plan.to} has all connections already: there is no version to compare it with"
     if not others:
-        return f"only {plan.to} has weight: there is no version to compare it with"
+        return "no other version has weight, which it could be compared with"
     every = sum(weights.values())
     if weights[plan.to] / every > plan.steps[0] + 1e-9:
         return (

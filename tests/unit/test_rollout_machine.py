@@ -172,7 +172,7 @@ def test_what_a_rollout_can_not_begin_with() -> None:
     states = {"v1": "ready", "v2": "ready"}
     assert problem_of(PLAN, {"v1": 1, "v2": 0}, states) == ""
     assert "there are v1, v3" in problem_of(PLAN, {"v1": 1, "v3": 1}, states)
-    assert "only v2 has weight" in problem_of(PLAN, {"v1": 0, "v2": 1}, states)
+    assert "v2 has all connections already" in problem_of(PLAN, {"v1": 0, "v2": 1}, states)
     assert "v2 has 50% already" in problem_of(PLAN, {"v1": 1, "v2": 1}, states)
     drained = {**states, "v2": "draining"}
     assert problem_of(PLAN, {"v1": 1, "v2": 0}, drained) == "v2 is draining: enable it first"
