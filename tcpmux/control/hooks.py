@@ -99,14 +99,14 @@ class RolloutHooks:
         key = (rollout.began, rollout.windows, action.do, action.step, hooks)
         gate = self._gates.get(route)
         if gate is None or gate.key != key:
-            gate = self._gates[route] = _Gate(key, "its hooks are being asked")
+            gate = self._gates[route] = _Gate(key, "its hooks")
         if not gate.at or now - gate.at > (ASK_AGAIN if gate.text else FRESH):
             if not gate.is_asking and self._tasks is not None:
                 gate.is_asking = True
                 headers = _headers(rollout, action) if asks_gate else None
                 work = self._ask(route, gate, hooks, headers, queries=bool(asks_queries))
                 self._tasks.once("a hook", work)
-            return gate.text or "its hooks are being asked"
+            return gate.text or "its hooks"
         return gate.text
 
     async def _ask(
@@ -118,13 +118,13 @@ class RolloutHooks:
         *,
         queries: bool,
     ) -> None:
-        text = "its hooks can't be asked"
+        text = "its hooks, which can't be asked"
         try:
             text = await self._asked(route, hooks, headers) if headers is not None else ""
             if not text and queries:
                 text = await self._measured(route, hooks)
         finally:
-            if text and text != gate.text:
+            if text and text not in (gate.text, *self.problems.values()):
                 log.info("%s: rollout waits: %s", route, text)
             gate.text, gate.at, gate.is_asking = text, time.monotonic(), False
 
@@ -226,6 +226,12 @@ class RolloutHooks:
                 await asyncio.sleep(delay)
                 delay *= 2
         raise HookFailed(f"{why}; tried {plural(TRIES, 'time')}")
+
+    def ended(self, route: str) -> None:
+        """Its rollout: nobody waits for these any more."""
+        self._gates.pop(route, None)
+        for hook in ("gate", "prometheus"):
+            self.problems.pop((route, hook), None)
 
     # --- how they do ------------------------------------------------------------------------
 

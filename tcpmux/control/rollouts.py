@@ -347,6 +347,7 @@ class Rollouts:
         what = f"promoted: {share} to {rollout.plan.to}" if end == PROMOTED else end
         says = f"{rollout.route}: rollout {what}{f': {text}' * bool(text)}"
         self.hooks.tell(rollout, end.replace(" ", "_"), says, by)
+        self.hooks.ended(rollout.route)
         await self._save()
         level = (
             logging.WARNING if end == ROLLED_BACK or (end == ABORTED and not by) else logging.INFO

@@ -208,7 +208,7 @@ def _wait(rollout: Rollout, age: float) -> Action:
 
 def held(rollout: Rollout, reading: Reading, why: str) -> Action:
     """In the place of a step, or of the end, that something else does not allow yet."""
-    rollout.waits = why
+    rollout.waits = f"waiting for {why}"
     return _wait(rollout, reading.now - rollout.window_at)
 
 

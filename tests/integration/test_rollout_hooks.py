@@ -140,7 +140,7 @@ def test_what_is_worse_is_rolled_back_though_a_gate_hangs(
     proxy = hooked({"gate": gate.url, "timeout": "5m"})
     with clients(port) as asking:
         proxy.client.start_rollout("r", {})
-        waits(proxy, "its hooks are being asked")
+        waits(proxy, "waiting for its hooks")
         wait_for(lambda: len(gate.heads) == 2, "the second question")
         two.close()
         found = end(proxy)
