@@ -68,6 +68,13 @@ def closes(sock: socket.socket) -> None:
     sock.recv(100)  # what is not read would make it a reset
 
 
+def answers_errors(sock: socket.socket) -> None:
+    """As redis does while it loads what it has saved."""
+    sock.recv(100)
+    sock.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
+    sock.recv(100)
+
+
 def is_slow(sock: socket.socket) -> None:
     sock.recv(100)
     time.sleep(0.1)

@@ -173,6 +173,11 @@ static void note_first_byte(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
     const struct tm_cold *cold = &w->colds[index];
+    const struct tm_talk *talk = tm_talk_of(w, index);
+    if (talk && talk->starts_with_error) {
+        tm_count(&tm_slot_of(w, conn->destination_slot)->first_errors, 1);
+        tm_count(&tm_slot_of(w, cold->endpoint_slot)->first_errors, 1);
+    }
     uint64_t us = tm_clock_us() - cold->accepted_at_us;
     conn->first_byte_us = us < TM_NONE ? (uint32_t)us : TM_NONE;
     if (us == 0)

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "protocol/first_answer.h"
 #include "protocol/seal.h"
 
 _Static_assert(offsetof(struct tm_talk, seal) == 0, "as tm_seal_of() takes it");
@@ -28,6 +29,8 @@ void tm_talk_feed(struct tm_talk *talk, struct tm_kept *kept, int side,
     side = side != TM_FROM_CLIENT;
     if (!talk)
         return;
+    if (side != TM_FROM_CLIENT && size && talk->fed[side] == 0)
+        talk->starts_with_error = tm_is_error_answer((enum tm_protocol)talk->protocol, bytes, size);
     switch ((enum tm_protocol)talk->protocol) {
     case TM_PROTOCOL_POSTGRES:
         tm_postgres_feed(&talk->postgres, side, bytes, size);

@@ -47,7 +47,8 @@ struct tm_talk {
     uint32_t seal;    /* of all that follows */
     uint8_t protocol; /* enum tm_protocol; NONE = it is not known any more what was said */
     uint8_t moment;   /* enum tm_moment, after the last byte */
-    uint16_t unused;
+    uint8_t starts_with_error; /* the first bytes of the server: first_answer.h */
+    uint8_t unused;
     uint32_t fed[2];  /* bytes of each side, the low bits */
     union {
         uint64_t words[6];

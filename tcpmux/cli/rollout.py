@@ -105,6 +105,12 @@ def _rate(text: str) -> float:
     "--early-within", callback=_read(_within), metavar="DURATION", help="How early that is: 1s."
 )
 @click.option(
+    "--first-error",
+    callback=_read(plan.percent, off=True),
+    metavar="PERCENT",
+    help="Worse: its first answer is an error so much more often. Or off.",
+)
+@click.option(
     "--first-byte-p95",
     callback=_read(plan.factor, off=True),
     metavar="FACTOR",
@@ -200,7 +206,7 @@ def _plan_values(given: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("to", "steps", "bake", "min_connections", "max_wait", "then", "existing")
     values = {key: given[key] for key in keys if given[key] is not None}
     judge: dict[str, Any] = {}
-    for key in ("connect_failures", "resets", "early_close", "first_byte_p95"):
+    for key in ("connect_failures", "resets", "early_close", "first_error", "first_byte_p95"):
         if given[key] is not None:
             (judge[key],) = given[key]
     for key in ("early_within", "duration_p50", "confidence"):

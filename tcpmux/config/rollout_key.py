@@ -109,6 +109,10 @@ class JudgeModel(Strict):
         default=EarlyModel(),
         description="Connections that its endpoints close at once, without a byte.",
     )
+    first_error: Share = Field(
+        default=DEFAULT_LIMITS.first_error,
+        description="Connections whose first answer is an error, by converge.protocol.",
+    )
     first_byte: FirstByteModel = Field(
         default=FirstByteModel(), description="Time to the first byte, by its 95th percentile."
     )
@@ -130,6 +134,7 @@ class JudgeModel(Strict):
             self.connect_failures,
             self.resets,
             self.early_close.above,
+            self.first_error,
             self.early_close.within,
             self.first_byte.p95,
             self.duration.p50 if self.duration else None,
@@ -198,7 +203,7 @@ def _off_or(share: float | None) -> str:
 
 def _judge(limits: Limits) -> Iterator[tuple[str, str]]:
     default = DEFAULT_LIMITS
-    for key in ("connect_failures", "resets"):
+    for key in ("connect_failures", "resets", "first_error"):
         if getattr(limits, key) != getattr(default, key):
             yield key, _off_or(getattr(limits, key))
     if (limits.early_close, limits.early_within) != (default.early_close, default.early_within):

@@ -26,6 +26,7 @@ def counts_of(view: View, slot: int) -> Counts:
         sum(times.connect.buckets),
         counters.connect_failures,
         counters.closed[_RESET],
+        counters.first_errors,
         times.early_close.buckets,
         times.first_byte.buckets,
         times.duration.buckets,

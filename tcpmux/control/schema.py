@@ -196,7 +196,7 @@ class RolloutVersion(TypedDict):
 
 
 class RolloutFinding(TypedDict):
-    measure: str  # connect_failures, resets, early_close, first_byte or duration
+    measure: str  # connect_failures, resets, early_close, first_error, first_byte or duration
     p: float  # how probable it is to be at least so bad if both versions are equal
     text: str  # its arithmetic
 

@@ -38,6 +38,7 @@ class Limits:
     connect_failures: float | None = 0.01
     resets: float | None = 0.01
     early_close: float | None = 0.02
+    first_error: float | None = 0.01
     early_within: float = 1.0
     first_byte_p95: float | None = 1.5
     duration_p50: Bounds | None = None
@@ -51,13 +52,15 @@ DEFAULT_LIMITS = Limits()
 class Counts:
     """Of a version, since the start of the instance or in a window. opened: connections that it was
     given. connects: those to its endpoints that succeeded; failures: that did not. resets: its
-    endpoints' own. early, first_byte, duration: histograms of tcpmux.shm, in us; early: the ages
-    of connections that an endpoint has closed without a byte."""
+    endpoints' own. first_errors: connections whose first answer was an error. early, first_byte,
+    duration: histograms of tcpmux.shm, in us; early: the ages of connections that an endpoint has
+    closed without a byte."""
 
     opened: int = 0
     connects: int = 0
     failures: int = 0
     resets: int = 0
+    first_errors: int = 0
     early: tuple[int, ...] = ()
     first_byte: tuple[int, ...] = ()
     duration: tuple[int, ...] = ()
@@ -202,6 +205,11 @@ class Judge:
             yield self._events(
                 "early_close", what, limits.early_close,
                 (self._early(new), new.connects), (self._early(old), old.connects),
+            )  # fmt: skip
+        if limits.first_error is not None and (new.first_errors or old.first_errors):
+            yield self._events(
+                "first_error", "connections answered with an error at first", limits.first_error,
+                (new.first_errors, new.connects), (old.first_errors, old.connects),
             )  # fmt: skip
         if limits.first_byte_p95 is not None:
             yield self._times(

@@ -187,7 +187,7 @@ def limits_from(values: Mapping[str, Any], base: Limits) -> Limits:
     """base, but for these. Raises ValueError."""
     made: dict[str, Any] = {}
     for name, value in values.items():
-        if name in ("connect_failures", "resets", "early_close"):
+        if name in ("connect_failures", "resets", "early_close", "first_error"):
             made[name] = _share(value)
         elif name == "early_within":
             made[name] = early_within(_number(value, name, 0, DAY))

@@ -46,6 +46,7 @@ PROGRAMS = {
     "test_talk": PROTOCOLS,
     "test_talk_others": PROTOCOLS,
     "test_kept": PROTOCOLS,
+    "test_first_answer": PROTOCOLS,
     "test_kernel_count": ("kernel_count.c",),
     "test_descriptors": ("descriptors.c",),
     "test_trust": ("trust.c", "commons.c"),

@@ -190,7 +190,7 @@ def state(tmp_path: Path) -> Iterator[int]:
 
 def one() -> Rollout:
     rollout = begun()
-    rollout.entered(0, Reading(7.5, Counts(5, 4, 1, 0, (1, 0), (2, 3)), Counts(50, 50)))
+    rollout.entered(0, Reading(7.5, Counts(5, 4, 1, 0, 1, (1, 0), (2, 3)), Counts(50, 50)))
     rollout.note(12.5, "10% to v2")
     rollout.state, rollout.reason = PAUSED, "by an operator"
     return rollout
