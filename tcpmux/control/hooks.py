@@ -8,6 +8,7 @@ not delivered when it died is sent again, by the same id.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -35,6 +36,7 @@ ASK_AGAIN = 5.0  # s between two questions to a gate
 FRESH = 2.0  # s that a yes is good for
 TRIES, FIRST_DELAY = 5, 1.0  # of an event; s, and twice as long each time
 PASSING = (408, 429)  # with 5xx: answers after which to try again makes sense
+MAX_UNTOLD = 100_000  # bytes of what is kept of them
 MAX_WAITING = 100  # events for one hook of a route
 MAX_TEXT = 500  # characters
 PROGRAMS_AT_ONCE = 4
@@ -258,15 +260,27 @@ class RolloutHooks:
     # --- what outlives control --------------------------------------------------------------
 
     def untold(self) -> list[dict[str, Any]]:
-        return [
-            {"hook": hook, "event": document}
-            for (_, hook), queue in self._queues.items()
-            for document in queue
-        ]
+        """Of each queue the last ones, for which the state file has room."""
+        room = MAX_UNTOLD // max(1, sum(bool(queue) for queue in self._queues.values()))
+        found = []
+        for (_, hook), queue in self._queues.items():
+            kept, size = [], 0
+            for document in reversed(queue):
+                size += len(json.dumps(document))
+                if size > room:
+                    break
+                kept.append({"hook": hook, "event": document})
+            found += reversed(kept)
+        return found
 
     def waiting(self) -> set[str]:
         """The routes of which something has not been told."""
         return {route for (route, _), queue in self._queues.items() if queue}
+
+    def forget(self, route: str) -> None:
+        """There is no such route any more."""
+        for hook in TOLD:
+            self._queues.pop((route, hook), None)
 
     def restore(self, untold: Any) -> None:
         """What untold() has said. Nothing is trusted. Raises ValueError, TypeError, KeyError."""

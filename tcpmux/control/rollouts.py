@@ -194,9 +194,15 @@ class Rollouts:
             await asyncio.sleep(max(0.0, TICK - (time.monotonic() - began)))
 
     async def _read_hooks(self, name: str) -> None:
+        """Raises MasterGone."""
         assert self._master is not None
-        with suppress(MasterRefused, MasterSilent):  # those that are known will do
+        try:
             await self.hooks.read(name, self._master)
+        except MasterSilent:
+            return  # those that are known will do
+        except MasterRefused:
+            if name not in self.runs:
+                self.hooks.forget(name)
 
     async def _read_all_hooks(self) -> None:
         """And has told what control has not told before it died."""

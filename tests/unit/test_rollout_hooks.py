@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,18 @@ import pytest
 
 from tcpmux.control.hook_programs import run_program
 from tcpmux.control.hook_requests import HookFailed, HookRequests, outside, values_in
-from tcpmux.control.hooks import environment
-from tcpmux.rollout.hooks import Query, checked_path, checked_query, checked_url, site_of
+from tcpmux.control.hooks import RolloutHooks, environment
+from tcpmux.rollout.hooks import (
+    Hooks,
+    Query,
+    as_json,
+    checked_path,
+    checked_query,
+    checked_url,
+    site_of,
+)
+from tcpmux.rollout.machine import Rollout
+from tcpmux.rollout.plan import Plan
 from tests.hook_server import (
     HookServer,
     Treat,
@@ -260,3 +271,50 @@ def test_what_is_no_hook() -> None:
             checked_query(text)
     assert str(site_of("https://chat.example/secret?token")) == "chat.example"
     assert str(site_of("http://[::1]:9090/")) == "[::1]:9090"
+
+
+def told(*routes: str) -> RolloutHooks:
+    """Of routes that have a hook, and many events that nobody has taken."""
+
+    async def save() -> None:
+        raise AssertionError("nothing is delivered")
+
+    hooks = RolloutHooks("tcpmux/test", save)
+    for route in routes:
+        hooks.take(route, as_json(Hooks(events="http://chat.example/")))
+        rollout = Rollout(route, Plan("v2"), 1.0, {"v1": 1, "v2": 0}, {"v1": 1, "v2": 0})
+        for number in range(150):
+            hooks.tell(rollout, "step", f"{number} {'x' * 200}")
+    return hooks
+
+
+def test_what_waits_has_bounds() -> None:
+    hooks = told("r")
+    texts = [each["event"]["text"].split()[0] for each in hooks.untold()]
+    assert texts == ["0", *map(str, range(51, 150))]  # the first one may be on its way
+    assert hooks.failures["r", "events"] == 50
+    assert "more than 100 events wait" in hooks.shown("r")[0]["text"]
+    many = told(*(f"r{number}" for number in range(20))).untold()
+    assert len(json.dumps(many)) < 150_000
+    assert {each["event"]["route"] for each in many} == {f"r{number}" for number in range(20)}
+    assert {each["event"]["text"].split()[0] for each in many} >= {"149"}
+
+
+def test_what_was_not_told_is_read_back() -> None:
+    hooks = told("r")
+    again = told()
+    again.restore(hooks.untold())
+    assert again.untold() == hooks.untold()
+    assert again.waiting() == {"r"}
+    again.forget("r")
+    assert again.untold() == []
+    wrongs: list[Any] = [
+        [1],
+        [{}],
+        [{"hook": "x", "event": {"route": "r"}}],
+        [{"hook": "exec", "event": {"route": 1}}],
+        [{"hook": "exec", "event": []}],
+    ]
+    for wrong in wrongs:
+        with pytest.raises((ValueError, TypeError, KeyError)):
+            again.restore(wrong)
