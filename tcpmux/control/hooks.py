@@ -286,7 +286,8 @@ class RolloutHooks:
         """What untold() has said. Nothing is trusted. Raises ValueError, TypeError, KeyError."""
         for each in untold:
             document = each["event"]
-            if each["hook"] not in TOLD or not isinstance(document["route"], str):
+            words = document["route"], document["event"]
+            if each["hook"] not in TOLD or not all(isinstance(word, str) for word in words):
                 raise ValueError("an event in it makes no sense")
             self._put(document["route"], each["hook"], dict(document))
 

@@ -314,6 +314,7 @@ def test_what_was_not_told_is_read_back() -> None:
         [{"hook": "x", "event": {"route": "r"}}],
         [{"hook": "exec", "event": {"route": 1}}],
         [{"hook": "exec", "event": []}],
+        [{"hook": "exec", "event": {"route": "r"}}],
     ]
     for wrong in wrongs:
         with pytest.raises((ValueError, TypeError, KeyError)):
