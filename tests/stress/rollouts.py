@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from tcpmux.control.asking import AdminError
 from tcpmux.control.client import Client
+from tests.hook_server import HookServer, answers
 from tests.rolling import BadServer, Clients, clients, closes, resets
 from tests.stress.converging import kill_control, replace_master
 from tests.stress.events import Acted
@@ -56,10 +57,11 @@ def _versions() -> Iterator[list[_Version]]:
         server.close()
 
 
-def _route(port: int, one: str, two: str) -> dict[str, Any]:
+def _route(port: int, one: str, two: str, events: str) -> dict[str, Any]:
     return {
         "name": ROUTE,
         "listen": f"127.0.0.1:{port}",
+        "rollout": {"to": "v2", "hooks": {"events": events}},
         "connect_timeout": "60s",
         "destinations": [
             {"name": "v1", "weight": 1, "endpoints": [one]},
@@ -98,8 +100,19 @@ def _act(target: Tcpmux, chance: Random, done: Counter[str]) -> None:
     done[what] += 1
 
 
+def _told(told: HookServer, since: float) -> list[str]:
+    """Each event once, though it may have been sent again by another control."""
+    events = {each["id"]: each["event"] for each in told.documents if each["time"] >= since}
+    return list(events.values())
+
+
 def _roll_out(
-    target: Tcpmux, version: _Version, asking: Clients, chance: Random, done: Counter[str]
+    target: Tcpmux,
+    version: _Version,
+    asking: Clients,
+    told: HookServer,
+    chance: Random,
+    done: Counter[str],
 ) -> None:
     """One rollout, to its end."""
     client = Client(target.directory / "admin.sock")
@@ -113,6 +126,10 @@ def _roll_out(
         _act(target, chance, done)
     new = [end for end in ends if end["began"] >= before]
     assert [end["end"] for end in new] == [version.end], f"{version.name}: {new}"
+    wait_for(
+        lambda: {"started", version.end.replace(" ", "_")} <= {*_told(told, before - 0.001)},
+        f"its events to be told: {_told(told, before - 0.001)}",
+    )
     wait_for(target.status, "control")
     found = next(route for route in client.routes() if route["name"] == ROUTE)
     weights = {each["name"]: each["weight"] for each in found["destinations"]}
@@ -128,19 +145,20 @@ def rollouts(target: Target, times: int, chance: Random) -> Acted:
     if not isinstance(target, Tcpmux):
         raise Unsupported
     acted, done, verdicts = Acted(), Counter[str](), Counter[str]()
-    port, one = free_port(), EchoServer("one")
+    port, one, told = free_port(), EchoServer("one"), HookServer(answers(200))
     with _versions() as versions:
         for number in range(times):
             version = versions[number % len(versions)]
-            target.more = [_route(port, one.address, version.address)]
+            target.more = [_route(port, one.address, version.address, told.url)]
             target.reload(1)
             wait_for(partial(_is_in_force, target, version, port), "the route")
             with clients(port) as asking:
                 wait_for(lambda: len(asking.answers) > 5, "clients")
-                _roll_out(target, version, asking, chance, done)
+                _roll_out(target, version, asking, told, chance, done)
             acted.times += 1
             verdicts[version.end] += 1
     one.close()
+    told.close()
     deaths = ", ".join(f"{count} of {what}" for what, count in sorted(done.items()))
     acted.notes.append(f"{dict(verdicts)} amid {deaths}")
     return acted
