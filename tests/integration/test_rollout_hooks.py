@@ -305,3 +305,21 @@ def test_a_reload_brings_other_hooks(
     proxy.reload(file(tmp_path, port, one, two, {"gate": after.url}))
     wait_for(lambda: weights(proxy) == {"v1": 1, "v2": 1}, "the first step")
     assert len(after.heads) == 1
+
+
+def test_a_program_that_hangs_keeps_nobody_from_stopping(hooked: Callable[..., Proxy]) -> None:
+    """It is killed with control's end."""
+    with short_directory() as directory:
+        path, out = directory / "hook", directory / "out"
+        path.write_text(f"#!/bin/sh\necho $$ >> {out}\nexec sleep 1000\n")
+        path.chmod(0o755)
+        out.touch()
+        out.chmod(0o666)  # tcpmux may be another user
+        proxy = hooked({"exec": str(path), "timeout": "5m"})
+        proxy.client.start_rollout("r", {})
+        pid = int(wait_for(lambda: out.read_text().strip(), "the program"))
+        proxy.children.add(pid)
+        began = time.monotonic()
+        proxy.stop()
+        assert time.monotonic() - began < patient(5)
+    assert "internal error" not in proxy.log
