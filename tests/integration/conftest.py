@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.browsing import browser, chromium  # noqa: F401  # fixtures
 from tests.integration.proxy import Proxy
 from tests.support import EchoServer, free_port, wait_for
 

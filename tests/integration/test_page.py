@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tcpmux.control import pages
+from tests.integration.browsing import ARTEFACTS, PAGE, assert_usable, give_role, needs_chromium
 from tests.integration.conftest import StartProxy
 from tests.integration.looking import connected, start, with_http
 from tests.integration.proxy import Proxy
@@ -22,35 +20,7 @@ from tests.integration.routes import route
 from tests.pool import Pool
 from tests.support import EchoServer, ask, free_port, patient, refusing_port, wait_for
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt-get install)")
-PAGE = Path(pages.__file__).parent / "page"
-# What Chromium shows below its address bar is a page of its own, as dear as ours in each context.
-NO_POPUP = "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup"
-ARTEFACTS = Path(__file__).parents[2] / "build/screenshots"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # As root, and in containers, its own sandbox can't be had.
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[NO_POPUP, *(["--no-sandbox"] if os.geteuid() == 0 else [])],
-            env={name: value for name, value in os.environ.items() if name != "LD_PRELOAD"},
-        )
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def browser(chromium: Any) -> Iterator[Any]:
-    """Its pages are closed after each test: they would go on asking, and drawing."""
-    yield chromium
-    for context in chromium.contexts:
-        context.close()
+pytestmark = needs_chromium
 
 
 class Traffic(threading.Thread):
@@ -106,7 +76,7 @@ def test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic(
             None if address in r.url or r.url[:5] == "data:" else asked_elsewhere.append(r.url)
         ),
     )
-    _give_role(page, "operator")
+    give_role(page, "operator")
     with connected(port) as sock:
         page.goto(f"http://{address}/")
         page.locator("#live-state", has_text="live").wait_for()
@@ -144,10 +114,6 @@ def test_a_weight_is_changed_by_the_slider_and_seen_in_the_traffic(
     assert asked_elsewhere == []
 
 
-def _give_role(page: Any, role: str) -> None:
-    page.route("**/v1/access", lambda asked: asked.fulfill(json={"role": role}))
-
-
 def _change_state(page: Any, name: str, choice: str) -> None:
     page.locator(f"#destination-table tr:has(:text-is('{name}'))").get_by_role("button").click()
     page.locator(".choice", has_text=choice).click()
@@ -162,7 +128,7 @@ def test_what_changes_something_says_first_what_it_will_do(
     config, address = with_http(route("shop", port, v1=(1, one.address), v2=(1, two.address)))
     proxy = start(start_proxy, config, address)
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    _give_role(page, "operator")
+    give_role(page, "operator")
     with ExitStack() as stack:
         socks = [stack.enter_context(connected(port)) for _ in range(3)]
         page.goto(f"http://{address}/")
@@ -218,7 +184,7 @@ def test_who_may_only_look_sees_nothing_that_changes_something(
     config, address = with_http(route("shop", port, v1=(1, one.address)))
     start(start_proxy, config, address)
     viewers, unknown = browser.new_page(), browser.new_page()
-    _give_role(viewers, "viewer")
+    give_role(viewers, "viewer")
     unknown.route("**/v1/access", lambda asked: asked.abort())
     with connected(port):
         for page in (viewers, unknown):
@@ -244,7 +210,7 @@ def test_live_connections_are_moved_after_a_preview_and_their_share_is_seen(
     page = browser.new_context(
         viewport={"width": 1280, "height": 900}, color_scheme="dark", reduced_motion="reduce"
     ).new_page()
-    _give_role(page, "operator")
+    give_role(page, "operator")
     dialog, result, state = map(page.locator, ("#action-dialog", "#result", "#convergence-state"))
     move, confirm = page.locator("#converge"), page.locator("#confirm-action")
     with Pool(port, 20):
@@ -266,7 +232,7 @@ def test_live_connections_are_moved_after_a_preview_and_their_share_is_seen(
         move.click()
         preview = "20 of 20 connections are too many at v1; about 20 closes, about 1m 40s at 0.2/s."
         dialog.get_by_text(preview).wait_for()
-        _assert_usable(axe.run(page))
+        assert_usable(axe.run(page))
         assert proxy.status()["routes"][0]["convergence"] is None
         dialog.get_by_role("button", name="Cancel").click()
         move.click()
@@ -275,7 +241,7 @@ def test_live_connections_are_moved_after_a_preview_and_their_share_is_seen(
         state.get_by_text("converging").wait_for()
         page.locator("#convergence-text", has_text="too many at v1 1").wait_for()
         _live_share(page, "v2").filter(has_text=re.compile(r"^[1-9]")).wait_for()
-        _assert_usable(axe.run(page))
+        assert_usable(axe.run(page))
         page.screenshot(path=ARTEFACTS / "page-converging.png", full_page=True)
         assert page.evaluate("document.activeElement.textContent") == "Stop…"
         move.click()
@@ -298,23 +264,15 @@ def test_everybody_can_use_it(trouble: str, browser: Any, scheme: str, width: in
     page = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
     ).new_page()
-    _give_role(page, "operator")
+    give_role(page, "operator")
     page.goto(f"http://{trouble}/#route=shop")
     page.locator("#problems-title", has_text="2 problems").wait_for()
     page.locator("#event-rows li").first.wait_for()
-    _assert_usable(axe.run(page))
+    assert_usable(axe.run(page))
     page.locator("tr.destination", has_text="v2").get_by_role("button").click()
-    _assert_usable(axe.run(page))
+    assert_usable(axe.run(page))
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.textContent") == "State…"
-
-
-def _assert_usable(results: Any) -> None:
-    broken = {
-        violation["id"]: [node["html"][:200] for node in violation["nodes"]]
-        for violation in results.response["violations"]
-    }
-    assert broken == {}
 
 
 def _percent(row: Any) -> float:

@@ -19,6 +19,7 @@ import { Model } from "./model.js";
 import { Plots } from "./plots.js";
 import { Problems } from "./problems.js";
 import { askForReload } from "./reload.js";
+import { RolloutView } from "./rollout.js";
 import { RouteList } from "./route_list.js";
 import { Rules } from "./rules.js";
 import { Weights } from "./weights.js";
@@ -34,6 +35,7 @@ const routes = new RouteList(model);
 const dialog = new ActionDialog(report);
 const destinations = new Destinations(model, dialog);
 const convergence = new Convergence(model, dialog);
+const rollout = new RolloutView(model, dialog);
 const rules = new Rules();
 const plots = new Plots(byId("split-place"), byId("plots"));
 const history = new HistoryLoader(model, drawSoon);
@@ -57,6 +59,7 @@ const received = {
   events(list) {
     events.add(list);
     history.loadSoon();
+    if (list.some(({ kind }) => kind === "rollout")) rollout.load();
   },
 };
 
@@ -145,6 +148,7 @@ function showRoute() {
   setText(byId("plots-note"), `The ${plots.drawn} destinations with the greatest weights are drawn, ${left} are not.`);
   byId("plots-note").hidden = left === 0;
   weights.update(route);
+  rollout.setRoute(route);
 }
 
 let wasLive = false;

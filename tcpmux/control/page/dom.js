@@ -30,6 +30,7 @@ const MARKS = {
   degraded: "◐", draining: "◐", retiring: "◐", away: "◐", orphaned: "◐", connecting: "◐", reconnecting: "◐",
   down: "✕", refused: "✕",
   converging: "◐", paused: "○",
+  promoted: "●", "rolled back": "✕", aborted: "○",
   drained: "◇", disabled: "○",
 };
 

@@ -1,7 +1,7 @@
 // Events as the eye tells them apart: what has gone wrong, what somebody wanted, the rest.
 
 const GROUPS = {
-  change: ["weights", "state", "reload", "workers", "kill", "converge", "log_level"],
+  change: ["weights", "state", "reload", "workers", "kill", "converge", "rollout", "log_level"],
   life: ["start", "stop", "upgrade"],
 };
 const COLOURS = { error: "down", warning: "degraded" };
