@@ -16,6 +16,7 @@ _TLS = "tcpmux relays TLS without decrypting it: its ports are not opened"
 _UDP = "tcpmux relays TCP: its UDP ports are not opened"
 _DENIES = "it may deny connections, and tcpmux does not apply it: use `allow` and `deny`"
 _ENCRYPTS = "tcpmux does not encrypt connections to servers"
+_JUDGED = "tcpmux compares versions itself: `judge` in `rollout`"
 _ANY = "it may change anything, and tcpmux does not apply it"
 
 # Groups that have no kind about connections: of a name, or of a name that ends so.
@@ -51,6 +52,7 @@ HARMLESS_GROUPS = frozenset(
 _ISTIO, _SECURITY = "networking.istio.io", "security.istio.io"
 _GATEWAY_API, _EXPERIMENTS = "gateway.networking.k8s.io", "gateway.networking.x-k8s.io"
 _KUBERNETES = "networking.k8s.io"
+_ARGO, _FLAGGER = "argoproj.io", "flagger.app"
 
 KINDS: dict[tuple[str, str], Changes | Harmless] = {
     (_KUBERNETES, "Ingress"): Harmless(_HTTP, needs="HTTP"),
@@ -88,6 +90,11 @@ KINDS: dict[tuple[str, str], Changes | Harmless] = {
     ),
     (_SECURITY, "RequestAuthentication"): Harmless("applies to HTTP only"),
     ("extensions.istio.io", "WasmPlugin"): Changes(_ANY, "Envoy's filters"),
+    (_ARGO, "AnalysisTemplate"): Harmless(_JUDGED),
+    (_ARGO, "ClusterAnalysisTemplate"): Harmless(_JUDGED),
+    (_ARGO, "AnalysisRun"): Harmless(_JUDGED),
+    (_FLAGGER, "MetricTemplate"): Harmless(_JUDGED),
+    (_FLAGGER, "AlertProvider"): Harmless("use `hooks` in `rollout`"),
 }
 
 

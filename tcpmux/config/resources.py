@@ -19,9 +19,12 @@ from tcpmux.nearest import did_you_mean
 
 CORE, DISCOVERY = "", "discovery.k8s.io"
 ISTIO, GATEWAY_API = "networking.istio.io", "gateway.networking.k8s.io"
+ARGO, FLAGGER = "argoproj.io", "flagger.app"
 VERSIONS = {
     ISTIO: ("v1", "v1beta1", "v1alpha3"),
     GATEWAY_API: ("v1", "v1beta1", "v1alpha2", "v1alpha3"),
+    ARGO: ("v1alpha1",),
+    FLAGGER: ("v1beta1",),
 }
 KINDS = {
     ISTIO: (
@@ -34,6 +37,8 @@ KINDS = {
     GATEWAY_API: ("Gateway", "TCPRoute", "TLSRoute", "ReferenceGrant"),
     CORE: ("Service", "Endpoints", "Pod", "Namespace"),
     DISCOVERY: ("EndpointSlice",),
+    ARGO: ("Rollout",),
+    FLAGGER: ("Canary",),
 }
 NAMESPACE = "default"
 MESH = "mesh:"  # in front of what --mesh gives, among that of --endpoint

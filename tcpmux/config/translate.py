@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tcpmux.config.deliveries import with_rollouts
 from tcpmux.config.gateway_api import gateway_api_routes
 from tcpmux.config.hosts import Hosts
 from tcpmux.config.istio import istio_routes
@@ -23,7 +24,8 @@ def translate(resources: Sequence[Resource], given: Given) -> Translation:
     hosts = Hosts.of(current, given)
     istio = istio_routes(current, hosts)
     gateway_api, attachments = gateway_api_routes(current, hosts)
-    return Translation(_named([*istio, *gateway_api]), attachments)
+    made = with_rollouts([*istio, *gateway_api], current)
+    return Translation(_named(made), attachments)
 
 
 def _named(found: Sequence[Made]) -> list[tuple[Route, Resource]]:
