@@ -62,6 +62,7 @@ enum tm_conn_state {
     TM_RELAYING,   /* both sides are established */
     TM_RESETTING,  /* over; waits until what was sent has arrived, to reset after it */
     TM_SCOUTING,   /* no connection: an endpoint to which one is to move. conn/rehome.h */
+    TM_SHADOWING,  /* no connection: a shadow of one. conn/shadow.h */
     TM_ENDING,     /* its descriptors are being closed */
     TM_DEAD,       /* descriptors closed; free at the end of this batch of events */
     TM_CONN_STATES
@@ -194,7 +195,7 @@ struct tm_cold {
  * in tm_cold all of it is 0, whatever is there: conn/moves.h. */
 struct tm_moves {
     struct tm_origin origin;
-    uint32_t partner, partner_generation; /* its scout, or a scout's connection; 0 = none */
+    uint32_t partner, partner_generation; /* its scout or shadow, or theirs; 0 = none */
     uint32_t quiet_ms;            /* SCOUTING: how long nobody may have said anything */
     uint32_t told;                /* SCOUTING: version of what its endpoint was told of the client;
                                    * 0 = nothing. conn/replay.h */
@@ -326,7 +327,7 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
     case TM_FREE: /* accepted here, or come from another worker in whatever state it was there */
         return TM_STATE_BIT(TM_ACCEPTED) | (TM_OPENING_MOVES & ~TM_STATE_BIT(TM_ENDING)) |
                TM_STATE_BIT(TM_RELAYING) | TM_STATE_BIT(TM_RESETTING) |
-               TM_STATE_BIT(TM_SCOUTING);
+               TM_STATE_BIT(TM_SCOUTING) | TM_STATE_BIT(TM_SHADOWING);
     case TM_ACCEPTED:
     case TM_READING:
     case TM_HOLDING:
@@ -339,6 +340,7 @@ static inline uint32_t tm_conn_moves(enum tm_conn_state from)
         return TM_STATE_BIT(TM_RESETTING) | TM_STATE_BIT(TM_ENDING);
     case TM_RESETTING:
     case TM_SCOUTING:
+    case TM_SHADOWING:
         return TM_STATE_BIT(TM_ENDING);
     case TM_ENDING:
         return TM_STATE_BIT(TM_DEAD);

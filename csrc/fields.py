@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PRIVATE = ("tm_pump", "tm_pipe_pool")  # of one process
+PRIVATE = ("tm_pump", "tm_pipe_pool", "tm_tap")  # of one process
 HEADERS = ("route_table.h", "counted.h", "commons.h", "live.h", "handoff_message.h", "channel.h")
 
 

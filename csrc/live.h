@@ -36,6 +36,7 @@
 #include "access_log.h"
 #include "commons.h"
 #include "conn_record.h"
+#include "differences.h"
 #include "failed_connects.h"
 #include "histogram.h"
 #include "journal.h"
@@ -140,6 +141,7 @@ struct tm_live {
     struct tm_times times[TM_MAX_SLOTS]; /* of the slots of destinations */
     struct tm_log log;
     struct tm_failed_connects failed;
+    struct tm_differences differences;
     _Alignas(TM_CACHE_LINE) struct tm_conn records[]; /* `capacity`; tm_cold, tm_annex, tm_moves */
 };
 

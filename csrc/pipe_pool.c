@@ -209,6 +209,20 @@ bool tm_pipe_take(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
     return true;
 }
 
+bool tm_pipe_take_spare(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
+{
+    for (; pool->idle < 2; pool->idle++)
+        if (!make(pool, &pool->pipes[pool->idle]))
+            return false;
+    if (!tm_pipe_take(pool, pipe))
+        return false;
+    if (tm_pipe_ready(pool)) /* else the other one has had to go, for this one's size */
+        return true;
+    pool->pipes[pool->idle++] = *pipe;
+    *pipe = (struct tm_pipe){-1, -1};
+    return false;
+}
+
 void tm_pipe_give_back(struct tm_pipe_pool *pool, struct tm_pipe *pipe, bool empty)
 {
     assert(pipe->in >= 0 && pipe->out >= 0);

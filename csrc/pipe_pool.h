@@ -2,6 +2,7 @@
  *
  *     tm_pipe_ready(pool)             is one available? (makes one if none is idle)
  *     tm_pipe_take(pool, &pipe)       false: none available; pipe stays {-1, -1}
+ *     tm_pipe_take_spare(pool, &pipe) the same if another one stays available
  *     tm_pipe_give_back(pool, &pipe, empty)   not empty: destroyed, never pooled
  *
  * The kernel limits the pages in all pipes of a user, over all of the user's processes
@@ -45,6 +46,8 @@ struct tm_pipe_pool {
 void tm_pipe_pool_init(struct tm_pipe_pool *pool, uint32_t limit);
 bool tm_pipe_ready(struct tm_pipe_pool *pool) __attribute__((warn_unused_result));
 bool tm_pipe_take(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
+    __attribute__((warn_unused_result));
+bool tm_pipe_take_spare(struct tm_pipe_pool *pool, struct tm_pipe *pipe)
     __attribute__((warn_unused_result));
 void tm_pipe_give_back(struct tm_pipe_pool *pool, struct tm_pipe *pipe, bool empty);
 /* Counts a lent pipe that this pool did not make, and that will be given back to it. */

@@ -45,22 +45,35 @@ static void note_read_size(struct tm_half *half, size_t got, size_t size)
 {
     if (got == size && size < TM_BIG_READ)
         return;
-    bool for_other_mode = (got >= TM_BIG_READ) != (half->splicing == TM_SPLICE);
+    bool for_other_mode = (got >= TM_BIG_READ) != (half->splicing & TM_SPLICE);
     half->streak = for_other_mode ? (uint8_t)(half->streak + 1) : 0;
     if (half->streak >= TM_STREAK) {
-        half->splicing = half->splicing == TM_SPLICE ? TM_COPY : TM_SPLICE;
+        half->splicing ^= TM_SPLICE;
         half->streak = 0;
     }
+}
+
+/* What else than the other side has these bytes. */
+static void tell(struct tm_pump *pump, const struct tm_half *half, const unsigned char *bytes,
+                 size_t got)
+{
+    int side = pump->journal->side;
+    if (half->splicing & TM_HEARD)
+        tm_talk_feed(pump->talk, pump->kept, side, bytes, got);
+    if (half->splicing & (TM_TAPPED | TM_COMPARED))
+        tm_tap_bytes(pump->tap, &pump->pool, side, bytes, got);
 }
 
 /* These bytes have been passed on, or are about to be. */
 static void note_read(struct tm_pump *pump, struct tm_half *half, const unsigned char *bytes,
                       size_t got, size_t size)
 {
-    if (half->splicing == TM_HEARD)
-        tm_talk_feed(pump->talk, pump->kept, pump->journal->side, bytes, got);
-    else
-        note_read_size(half, got, size);
+    if (half->splicing & ~TM_SPLICE) {
+        tell(pump, half, bytes, got);
+        if (half->splicing & TM_THROUGH_BUFFER)
+            return;
+    }
+    note_read_size(half, got, size);
 }
 
 static size_t lower(size_t one, size_t other)
@@ -206,6 +219,8 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
 {
     size_t size = lower(most, pump->splice_size);
     ssize_t moved;
+    if (half->splicing & TM_TAPPED)
+        size = tm_tap_most(pump->tap, size);
     do
         moved = splice(source, NULL, half->pipe.in, NULL, size,
                        SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
@@ -222,6 +237,8 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
     *got = (size_t)moved;
     half->queued = (uint32_t)moved;
     note_read_size(half, *got, size);
+    if (half->splicing & TM_TAPPED)
+        tm_tap_tee(pump->tap, &pump->pool, half->pipe.out, *got);
     enum tm_pump_result flushed = flush(half, destination);
     if (flushed != TM_PUMP_DRAINED)
         return flushed;
@@ -229,7 +246,7 @@ static enum tm_pump_result step_splice(struct tm_pump *pump, struct tm_half *hal
      * each page of its size. But one shorter than they hold in full packets, a kilobyte each, has
      * most likely emptied the source: then recv, which has the last word anyway, spares a splice
      * that says "empty". */
-    if (*got < tm_pipe_smallest(&pump->pool) / 4 && *got < most && half->splicing == TM_SPLICE)
+    if (*got < tm_pipe_smallest(&pump->pool) / 4 && *got < most && half->splicing & TM_SPLICE)
         return step_copy(pump, half, source, destination, source_hung_up, most - *got, got);
     return TM_PUMP_YIELD;
 }
@@ -242,7 +259,7 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
     ssize_t seen = tm_pump_receive(pump, half, source, pump->buffer, most, MSG_PEEK);
     if (seen <= 0)
         return end_of_read(half, seen);
-    if (pump->bounded && half->splicing != TM_HEARD)
+    if (pump->bounded && !(half->splicing & TM_THROUGH_BUFFER))
         note_read_size(half, (size_t)seen, most); /* else there is no pipe for the other mode */
     journal->read = (uint32_t)seen;
     tm_pump_begin(pump, half, TM_PEEK_SEND, half->bytes);
@@ -252,8 +269,8 @@ static enum tm_pump_result step_peek(struct tm_pump *pump, struct tm_half *half,
         tm_journal_note(journal, TM_PEEK_TAKE);
         half->bytes += (uint64_t)sent;
         *got = (size_t)sent;
-        if (half->splicing == TM_HEARD)
-            tm_talk_feed(pump->talk, pump->kept, journal->side, pump->buffer, (size_t)sent);
+        if (half->splicing & ~TM_SPLICE)
+            tell(pump, half, pump->buffer, (size_t)sent);
         bool taken = tm_pump_take(pump, half, source, (size_t)sent);
         assert(taken);
     }
@@ -269,7 +286,7 @@ static enum tm_pump_result settle(struct tm_pump *pump, struct tm_half *half, in
                                   int destination)
 {
     uint32_t skipped = tm_base_skipped(half->base);
-    bool copies = !pump->bounded && half->splicing != TM_SPLICE && tm_pipe_ready(&pump->pool);
+    bool copies = !pump->bounded && !(half->splicing & TM_SPLICE) && tm_pipe_ready(&pump->pool);
     if (copies && !(skipped && half->uncounted) &&
         tm_pump_place(pump->ahead, skipped) < pump->buffer_size / 2)
         return TM_PUMP_DRAINED;
@@ -295,12 +312,12 @@ enum tm_pump_result tm_pump_run(struct tm_pump *pump, struct tm_half *half, int 
         size_t got = 0, most = pump->budget - read;
         if (half->pipe.in >= 0 && tm_pipe_is_tight(&pump->pool))
             tm_pipe_shrink(&pump->pool, &half->pipe);
-        if (half->splicing == TM_SPLICE && !pump->bounded && half->pipe.in < 0 &&
+        if (half->splicing & TM_SPLICE && !pump->bounded && half->pipe.in < 0 &&
             !tm_pipe_take(&pump->pool, &half->pipe))
-            half->splicing = TM_COPY;
+            half->splicing &= (uint8_t)~TM_SPLICE;
         if (pump->bounded) {
             result = step_peek(pump, half, source, destination, most, &got);
-        } else if (half->splicing == TM_SPLICE) {
+        } else if (half->splicing & TM_SPLICE) {
             result = step_splice(pump, half, source, destination, source_hung_up, most, &got);
         } else if (half->pipe.in >= 0 || tm_pipe_ready(&pump->pool)) {
             result = step_copy(pump, half, source, destination, source_hung_up, most, &got);

@@ -37,6 +37,7 @@
 #include "journal.h"
 #include "pipe_pool.h"
 #include "protocol/talk.h"
+#include "tap.h"
 
 /* Bytes that the kernel counts and that are no payload: those that were read from the source and
  * not passed on, those that the destination was sent ahead of it, and those that the source begins
@@ -120,7 +121,7 @@ struct tm_half {
     struct tm_pipe pipe;
     uint32_t queued;  /* bytes in the pipe */
     uint8_t state;    /* enum tm_half_state */
-    uint8_t splicing; /* enum tm_mode */
+    uint8_t splicing; /* bits of enum tm_mode */
     uint8_t streak;   /* consecutive reads that spoke for the other mode */
     uint8_t blocked;  /* the last call ended with BLOCKED; TM_PUMPING while there is one */
     uint8_t error;    /* errno of the last *_ERROR, or of one that is still to be told */
@@ -132,8 +133,16 @@ struct tm_half {
     uint64_t bytes;   /* passed on */
 };
 
-/* How bytes are moved. Of TM_HEARD ones each passes through the buffer: protocol/talk.h. */
-enum tm_mode { TM_COPY = 0, TM_SPLICE, TM_HEARD };
+/* How bytes are moved: bits of tm_half.splicing. */
+enum tm_mode {
+    TM_COPY = 0,
+    TM_SPLICE = 1,
+    TM_HEARD = 2,    /* each passes through the buffer: protocol/talk.h */
+    TM_TAPPED = 4,   /* of the client's half: a shadow gets a copy. tap.h */
+    TM_COMPARED = 8, /* of the endpoint's: as HEARD, for the comparison with a shadow's */
+    TM_MODES = 16,
+};
+#define TM_THROUGH_BUFFER (TM_HEARD | TM_COMPARED)
 
 /* Bits of tm_half.uncounted. */
 enum tm_uncounted {
@@ -172,6 +181,7 @@ struct tm_pump {
     uint64_t fallbacks;   /* times no pipe was available */
     struct tm_talk *talk; /* of a half that is heard; NULL = it has none */
     struct tm_kept *kept; /* and what its endpoint knows of the client; NULL = nobody asks */
+    struct tm_tap *tap;   /* of one that is TAPPED or COMPARED */
 };
 
 /* Reads of at least TM_BIG_READ bytes speak for splice, smaller ones for copy. */

@@ -96,8 +96,9 @@ bool tm_sock_missing_loopback(const struct tm_address *address)
     return missing;
 }
 
-int tm_sock_connect(const struct tm_address *address)
+int tm_sock_connect(const struct tm_address *address, bool unpaced)
 {
+    struct tm_peer peer;
     int on = 1, off = 0, error;
     sa_family_t family = address->any.sa_family;
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -107,6 +108,10 @@ int tm_sock_connect(const struct tm_address *address)
         setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
     if (family != AF_UNIX && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
         goto fail;
+    if (unpaced) {
+        tm_peer_from(&peer, address);
+        tm_sock_do_not_pace(fd, &peer);
+    }
     if (connect(fd, &address->any, address->length) == 0 || errno == EINPROGRESS || errno == EINTR)
         return fd;
 fail:

@@ -32,8 +32,12 @@ int tm_sock_accept(int listener, struct tm_peer *peer) __attribute__((warn_unuse
  *
  * The ACK that ends TCP's handshake waits for the first data to go with, which saves a
  * packet and its wake-up at the other end. Once established, and after what there was to
- * send: tm_sock_acknowledge(). */
-int tm_sock_connect(const struct tm_address *address) __attribute__((warn_unused_result));
+ * send: tm_sock_acknowledge().
+ *
+ * unpaced: as tm_sock_do_not_pace(), but from the beginning: a socket that was paced keeps the
+ * timers. */
+int tm_sock_connect(const struct tm_address *address, bool unpaced)
+    __attribute__((warn_unused_result));
 
 /* Sends the ACK if no data has taken it along; later ones go as they do by default. */
 void tm_sock_acknowledge(int fd);

@@ -31,7 +31,8 @@ static bool slots_possible(const struct tm_conn *conn, const struct tm_cold *col
     if (!tm_is_slot(cold->route_slot) || !tm_is_slot_or_none(conn->destination_slot) ||
         !tm_is_slot_or_none(cold->endpoint_slot))
         return false;
-    if (conn->state == TM_SCOUTING && !tm_is_slot(conn->destination_slot))
+    if ((conn->state == TM_SCOUTING || conn->state == TM_SHADOWING) &&
+        !tm_is_slot(conn->destination_slot))
         return false;
     if (conn->state == TM_RELAYING || conn->state == TM_RESETTING)
         return tm_is_slot(conn->destination_slot) && tm_is_slot(cold->endpoint_slot);
@@ -44,8 +45,9 @@ static void mend_half(struct tm_half *half)
         half->counted = (uint32_t)half->bytes;
     if (half->paused > TM_RESERVED + TM_SHAPE_MOST_POWER)
         half->paused = TM_PAUSED; /* for how long is looked at again and again */
-    if (half->splicing > TM_HEARD)
-        half->splicing = TM_COPY;
+    half->splicing &= TM_MODES - 1;
+    if (half->splicing & TM_THROUGH_BUFFER)
+        half->splicing &= (uint8_t)~TM_SPLICE;
     half->uncounted &= TM_UNCOUNTED_SOURCE | TM_UNCOUNTED_DESTINATION;
 }
 

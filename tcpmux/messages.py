@@ -22,6 +22,7 @@ Verb = Literal[
     "diff",
     "addresses",
     "set_weights",
+    "set_mirror",
     "undo",
     "saved_weights",
     "set_states",

@@ -94,7 +94,8 @@ bool tm_annex_claim(struct tm_worker *w, uint32_t index, struct tm_descriptors *
     }
     annex = &w->annexes[cold->annex - 1];
     whole = annex->length <= TM_ANNEX_BYTES;
-    tm_annex_mend(annex);
+    if (w->records[index].state != TM_SHADOWING) /* of which it is a comparison */
+        tm_annex_mend(annex);
     for (int i = 0; i < TM_ANNEX_FDS; i++) {
         /* Those that are its own stay with it, to be closed. */
         if (annex->fd[i] >= 0 && !tm_descriptors_claim(all, annex->fd[i])) {

@@ -8,6 +8,7 @@
 #include "conn/record.h"
 #include "conn/rehome.h"
 #include "conn/relay.h"
+#include "conn/shadow.h"
 #include "conn/stage.h"
 #include "conn/timeout.h"
 
@@ -50,6 +51,9 @@ void tm_connection_event(struct tm_worker *w, uint32_t index, uint32_t generatio
         return;
     case TM_SCOUTING:
         tm_rehome_event(w, index, events);
+        return;
+    case TM_SHADOWING:
+        tm_shadow_event(w, index, events);
         return;
     case TM_FREE:
     case TM_DEAD:

@@ -6,6 +6,7 @@
 #include "conn/annex.h"
 #include "conn/handoff.h"
 #include "conn/interest.h"
+#include "conn/mirror.h"
 #include "conn/moves.h"
 #include "conn/record.h"
 #include "conn/resume.h"
@@ -36,6 +37,7 @@ int tm_give(struct tm_worker *w, uint32_t index, uint32_t line, bool again)
 
 static void stop_serving(struct tm_worker *w, uint32_t index)
 {
+    tm_mirror_leave(w, index);
     for (int side = 0; side < 2; side++)
         if (w->records[index].fd[side] >= 0)
             tm_interest_remove(w, index, side);
@@ -95,7 +97,7 @@ static bool is_old(const struct tm_worker *w, uint32_t index)
 {
     const struct tm_conn *conn = &w->records[index];
     return conn->state == TM_RELAYING && !conn->moving &&
-           w->colds[index].accepted_at_us + OLD_US <= w->now_us;
+           w->colds[index].accepted_at_us + OLD_US <= w->now_us && !tm_mirror_has(w, index);
 }
 
 /* Up to `budget` connections of one line's quota; how many. */

@@ -162,14 +162,13 @@ static void put_tlvs(struct tm_worker *w, uint32_t index, const struct tm_cold *
 
 /* --- the stage ------------------------------------------------------------------------------ */
 
-/* Makes it in the buffer; returns its size. decided: why it is for this destination. */
-static uint32_t make(struct tm_worker *w, uint32_t index, const struct tm_cold *decided,
-                     const struct tm_destination *destination)
+uint32_t tm_header_make(struct tm_worker *w, uint32_t index, const struct tm_cold *decided,
+                        const struct tm_destination *destination, unsigned char *bytes)
 {
     const struct tm_cold *cold = &w->colds[index];
     struct tm_peer to = target_of(w, index);
     uint32_t version = (uint32_t)destination->rules.send_proxy;
-    struct making made = {.bytes = w->pump.buffer};
+    struct making made = {.bytes = bytes};
     made.size = tm_proxy_write(made.bytes, version, &cold->client, &to);
     if (version == 2)
         put_tlvs(w, index, decided, destination, &made);
@@ -185,7 +184,7 @@ int tm_header_send(struct tm_worker *w, uint32_t index, uint32_t of)
         return -ENOENT;
     if (!destination->rules.send_proxy)
         return 0;
-    uint32_t size = make(w, of, &w->colds[index], destination);
+    uint32_t size = tm_header_make(w, of, &w->colds[index], destination, w->pump.buffer);
     w->pump.journal->side = TM_CLIENT;
     return tm_pump_prepend(&w->pump, &conn->half[TM_CLIENT], conn->fd[TM_ENDPOINT], size, false);
 }
@@ -200,7 +199,7 @@ struct tm_answer tm_header(struct tm_worker *w, uint32_t index)
     if (conn->side_flags[TM_ENDPOINT] & TM_RESET || tm_base_prepended(half->base))
         return tm_next();
     if (destination && destination->rules.send_proxy)
-        size = make(w, index, &w->colds[index], destination);
+        size = tm_header_make(w, index, &w->colds[index], destination, w->pump.buffer);
     size += tm_starttls_write(w, index, w->pump.buffer + size);
     if (size == 0)
         return tm_next();

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "conn/mirror.h"
 #include "conn/occupy.h"
 #include "conn/destination.h"
 #include "conn/moves.h"
@@ -11,6 +12,7 @@
 #include "conn/record.h"
 #include "conn/rehome.h"
 #include "conn/relay.h"
+#include "conn/shadow.h"
 #include "conn/talk.h"
 #include "sock.h"
 #include "trust.h"
@@ -255,6 +257,8 @@ void tm_outcome_end(struct tm_worker *w, uint32_t index, enum tm_close_reason re
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
     assess_endpoint(w, index, reason);
+    if (cold->marks & TM_HAS_MOVES)
+        tm_mirror_ended(w, index, reason);
     for (int side = 0; side < 2; side++)
         if (conn->half[side].paused)
             tm_rate_end_pause(w, index, tm_destination_of(w, index), side);
@@ -294,6 +298,8 @@ void tm_outcome_end_all(struct tm_worker *w)
         tm_live_advance(w->live);
         if (w->records[index].state == TM_SCOUTING)
             tm_rehome_end(w, index);
+        else if (w->records[index].state == TM_SHADOWING)
+            tm_shadow_end(w, index, TM_SHADOW_CUT);
         else
             tm_outcome_end(w, index, TM_CLOSED_shutdown, true);
     }

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "conn/shadow.h"
 #include "trust.h"
 
 /* What is known of the step that the death has cut off. */
@@ -28,6 +29,8 @@ static void count_open(const struct tm_worker *w, uint32_t *open)
         const struct tm_cold *cold = &w->colds[i];
         if (conn->state == TM_SCOUTING)
             count_scout(conn, cold, open);
+        if (conn->state == TM_SHADOWING && cold->endpoint_slot != TM_NONE)
+            open[cold->endpoint_slot]++;
         if (!tm_is_open(conn->state))
             continue;
         open[cold->route_slot]++;
@@ -70,6 +73,20 @@ static void reconcile(struct tm_worker *w, uint32_t slot, const uint32_t *open, 
         tm_count(cut.taken_over ? &counters->moved_in : &counters->opened, (uint64_t)-surplus);
 }
 
+/* What became of shadows, of one route's. */
+static void reconcile_shadows(struct tm_worker *w, uint32_t slot)
+{
+    struct tm_slot *counters = tm_slot_of(w, slot);
+    uint64_t open = 0;
+    if (counters->mirrored == 0)
+        return;
+    for (uint32_t i = 0; i < w->live->records_used; i++)
+        open += w->records[i].state == TM_SHADOWING && w->colds[i].route_slot == slot;
+    int64_t surplus = (int64_t)(counters->mirrored - tm_shadow_fates(counters) - open);
+    tm_count(surplus > 0 ? &counters->mirror_lost : &counters->mirrored,
+             (uint64_t)(surplus > 0 ? surplus : -surplus));
+}
+
 void tm_reconcile(struct tm_worker *w)
 {
     const struct tm_image *image = w->image;
@@ -79,8 +96,10 @@ void tm_reconcile(struct tm_worker *w)
         return; /* counters stay off by one; connections matter more */
     count_open(w, open);
     /* Slots in use now, and those of a route that a reload has removed meanwhile. */
-    for (uint32_t i = 0; i < image->route_count; i++)
+    for (uint32_t i = 0; i < image->route_count; i++) {
         reconcile(w, image->routes[i].slot, open, cut);
+        reconcile_shadows(w, image->routes[i].slot);
+    }
     for (uint32_t i = 0; i < image->pick_rule_count; i++)
         reconcile(w, image->pick_rules[i].slot, open, cut);
     for (uint32_t i = 0; i < image->destination_count; i++)

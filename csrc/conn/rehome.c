@@ -4,11 +4,10 @@
 #include "conn/attempt.h"
 #include "conn/converge.h"
 #include "conn/destination.h"
-#include "conn/endpoint.h"
 #include "conn/header.h"
 #include "conn/interest.h"
+#include "conn/mirror.h"
 #include "conn/moves.h"
-#include "conn/occupy.h"
 #include "conn/proxy.h"
 #include "conn/record.h"
 #include "conn/replay.h"
@@ -279,32 +278,6 @@ static uint32_t make_scout(struct tm_worker *w, uint32_t index, uint32_t at, uin
     return scout;
 }
 
-/* A place in the destination and in one of its endpoints, another than the connection has. NULL:
- * there is none. */
-static const struct tm_endpoint *take_place(struct tm_worker *w, uint32_t scout, uint32_t index)
-{
-    struct tm_cold *cold = &w->colds[scout];
-    const struct tm_destination *destination = &w->image->destinations[cold->destination];
-    if (!tm_occupy(w, scout, TM_HOLDS_DESTINATION, destination->rules.max_connections))
-        return NULL;
-    for (;;) {
-        struct tm_tier tier = tm_tier_first(destination);
-        uint32_t at = destination->turn_count
-                          ? tm_endpoint_next(w, cold, destination, &tier, false)
-                          : TM_NONE;
-        if (at == TM_NONE)
-            return NULL;
-        const struct tm_endpoint *endpoint = &w->image->endpoints[destination->first_endpoint + at];
-        tm_attempt_note_tried(cold, at);
-        if (endpoint->slot == w->colds[index].endpoint_slot)
-            continue;
-        cold->endpoint_slot = endpoint->slot;
-        if (tm_occupy(w, scout, TM_HOLDS_ENDPOINT, endpoint->rules.max_connections))
-            return endpoint;
-        cold->endpoint_slot = TM_NONE;
-    }
-}
-
 static void start_connect(struct tm_worker *w, uint32_t scout, const struct tm_endpoint *endpoint)
 {
     struct tm_conn *conn = &w->records[scout];
@@ -345,12 +318,14 @@ void tm_rehome(struct tm_worker *w, uint32_t index, uint64_t order, uint32_t qui
     if (w->now_ms / 1000 < tm_moves_of(w, index)->stays_until_s || has_scout(w, index) ||
         !tm_replay_is_possible(w, index) || !tm_converge_is_moment(w, index, quiet_ms))
         return;
+    tm_mirror_leave(w, index); /* what is compared would be of two endpoints */
     uint32_t at = find_destination(w, index, slot);
     uint32_t scout = at == TM_NONE ? TM_NONE : make_scout(w, index, at, quiet_ms);
     if (scout == TM_NONE)
         return;
     w->pump.journal->current = scout;
-    const struct tm_endpoint *endpoint = take_place(w, scout, index);
+    const struct tm_endpoint *endpoint =
+        tm_attempt_place(w, scout, w->colds[index].endpoint_slot);
     if (endpoint)
         start_connect(w, scout, endpoint);
     else

@@ -6,11 +6,13 @@
 
 #include "conn/bound.h"
 #include "conn/interest.h"
-#include "conn/occupy.h"
+#include "conn/mirror.h"
 #include "conn/outcome.h"
 #include "conn/destination.h"
 #include "conn/rate.h"
 #include "conn/record.h"
+#include "conn/reset.h"
+#include "conn/shadow.h"
 #include "conn/stage.h"
 #include "conn/talk.h"
 #include "conn/timeout.h"
@@ -29,55 +31,6 @@ static bool both_unix(const struct tm_worker *w, uint32_t index)
 
 /* --- resets --------------------------------------------------------------------------------- */
 
-/* `side` has reset it: for that one it is over, whatever the other side has still to get. */
-static void vacate_side(struct tm_worker *w, uint32_t index, int side)
-{
-    if (side == TM_CLIENT) {
-        tm_vacate(w, index, TM_HOLDS_LISTENER);
-        tm_vacate(w, index, TM_HOLDS_ROUTE);
-        tm_vacate(w, index, TM_HOLDS_SOURCE);
-    } else {
-        tm_vacate(w, index, TM_HOLDS_DESTINATION);
-        tm_vacate(w, index, TM_HOLDS_ENDPOINT);
-    }
-}
-
-void tm_relay_side_was_reset(struct tm_worker *w, uint32_t index, int side)
-{
-    struct tm_conn *conn = &w->records[index];
-    struct tm_cold *cold = &w->colds[index];
-    int other = 1 - side;
-    enum tm_close_reason reason =
-        side == TM_CLIENT ? TM_CLOSED_client_reset : TM_CLOSED_endpoint_reset;
-    for (int half = 0; half < 2; half++) {
-        conn->half[half].state = TM_HALF_ABORTED;
-        tm_pump_release(&w->pump, &conn->half[half]);
-    }
-    if (conn->side_flags[other] & TM_RESET || tm_sock_unacknowledged(conn->fd[other]) == 0) {
-        tm_outcome_end(w, index, reason, true);
-        return;
-    }
-    vacate_side(w, index, side);
-    cold->close_reason = (uint8_t)reason;
-    cold->until_ms = w->now_ms + TM_RESET_WAIT_MS;
-    tm_conn_enter(conn, TM_RESETTING);
-    tm_record_close_side(w, index, side, true);
-    tm_arm(w, index, w->now_ms + TM_RESET_LOOK_MS);
-}
-
-/* A side was reset while the other one does not read. */
-static void await_delivery(struct tm_worker *w, uint32_t index)
-{
-    struct tm_cold *cold = &w->colds[index];
-    for (int side = 0; side < 2; side++)
-        if (w->records[index].side_flags[side] & TM_RESET)
-            vacate_side(w, index, side);
-    if (cold->until_ms == 0) {
-        cold->until_ms = w->now_ms + TM_RESET_WAIT_MS;
-        tm_arm(w, index, cold->until_ms);
-    }
-}
-
 /* What `side` sends can't be delivered any more: the other side has been reset. Whom to pump next:
  * what that one sent before is still to be delivered, and its end of input resets `side`. */
 static int destination_failed(struct tm_worker *w, uint32_t index, int side)
@@ -88,12 +41,12 @@ static int destination_failed(struct tm_worker *w, uint32_t index, int side)
     conn->half[side].state = TM_HALF_ABORTED;
     tm_pump_release(&w->pump, &conn->half[side]);
     if (conn->half[other].state != TM_HALF_OPEN) {
-        tm_relay_side_was_reset(w, index, other);
+        tm_reset_from(w, index, other);
         return NOBODY;
     }
     if (!conn->half[other].blocked)
         return other;
-    await_delivery(w, index);
+    tm_reset_await(w, index);
     return NOBODY;
 }
 
@@ -105,9 +58,9 @@ static void side_error(struct tm_worker *w, uint32_t index, int side)
         return;
     conn->side_flags[side] |= TM_RESET | TM_HUNG_UP;
     if (conn->half[side].state == TM_HALF_OPEN)
-        await_delivery(w, index);
+        tm_reset_await(w, index);
     else
-        tm_relay_side_was_reset(w, index, side);
+        tm_reset_from(w, index, side);
 }
 
 /* --- an end of input ------------------------------------------------------------------------ */
@@ -134,6 +87,8 @@ static int pass_fin_on(struct tm_worker *w, uint32_t index, int side)
     if (error == 0) {
         conn->half[side].state = TM_HALF_SHUT;
         shorten_idle(w, index);
+        if (conn->half[side].splicing & TM_TAPPED)
+            tm_mirror_fin(w, index);
     }
     tm_journal_note(w->pump.journal, TM_NOTHING);
     if (error == 0)
@@ -147,7 +102,7 @@ static int half_ended(struct tm_worker *w, uint32_t index, int side)
     struct tm_conn *conn = &w->records[index];
     if (conn->side_flags[side] & TM_RESET) {
         /* An earlier call has taken the socket's error: this end of input is no FIN. */
-        tm_relay_side_was_reset(w, index, side);
+        tm_reset_from(w, index, side);
         return NOBODY;
     }
     if (conn->half[1 - side].state == TM_HALF_SHUT ||
@@ -173,11 +128,6 @@ static void note_first_byte(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
     const struct tm_cold *cold = &w->colds[index];
-    const struct tm_talk *talk = tm_talk_of(w, index);
-    if (talk && talk->starts_with_error) {
-        tm_count(&tm_slot_of(w, conn->destination_slot)->first_errors, 1);
-        tm_count(&tm_slot_of(w, cold->endpoint_slot)->first_errors, 1);
-    }
     uint64_t us = tm_clock_us() - cold->accepted_at_us;
     conn->first_byte_us = us < TM_NONE ? (uint32_t)us : TM_NONE;
     if (us == 0)
@@ -234,7 +184,7 @@ static int act_on(struct tm_worker *w, uint32_t index, int side, enum tm_pump_re
         return half_ended(w, index, side);
     case TM_PUMP_SOURCE_ERROR:
         conn->side_flags[side] |= TM_RESET;
-        tm_relay_side_was_reset(w, index, side);
+        tm_reset_from(w, index, side);
         break;
     case TM_PUMP_HOST_ERROR:
         /* Bytes may be in the buffer alone. The journal says so, until nobody waits for them. */
@@ -245,6 +195,28 @@ static int act_on(struct tm_worker *w, uint32_t index, int side, enum tm_pump_re
         return destination_failed(w, index, side);
     }
     return NOBODY;
+}
+
+/* In a conversation that is heard. */
+static void note_first_error(struct tm_worker *w, uint32_t index)
+{
+    struct tm_talk *talk = tm_talk_of(w, index);
+    if (!talk || !tm_talk_take_error(talk))
+        return;
+    tm_count(&tm_slot_of(w, w->records[index].destination_slot)->first_errors, 1);
+    tm_count(&tm_slot_of(w, w->colds[index].endpoint_slot)->first_errors, 1);
+}
+
+/* Who else has its bytes. */
+static void listen_in(struct tm_worker *w, uint32_t index, int side)
+{
+    uint8_t how = w->records[index].half[side].splicing;
+    if (how & TM_HEARD) {
+        w->pump.talk = tm_talk_of(w, index);
+        w->pump.kept = tm_kept_of(w, index);
+    }
+    if (how & (TM_TAPPED | TM_COMPARED))
+        tm_mirror_before(w, index, side);
 }
 
 static int pump_once(struct tm_worker *w, uint32_t index, int side)
@@ -263,15 +235,17 @@ static int pump_once(struct tm_worker *w, uint32_t index, int side)
     if (!(conn->side_flags[other] & TM_PROVEN))
         tm_bound_before(w, index, side);
     w->pump.journal->side = (uint8_t)side;
-    if (half->splicing == TM_HEARD) {
-        w->pump.talk = tm_talk_of(w, index);
-        w->pump.kept = tm_kept_of(w, index);
-    }
+    if (half->splicing & ~TM_SPLICE)
+        listen_in(w, index, side);
     enum tm_pump_result result = tm_pump_run(&w->pump, half, conn->fd[side], conn->fd[other],
                                              conn->side_flags[side] & TM_HUNG_UP);
     uint32_t moved = (uint32_t)half->bytes - half->counted;
     if (!(conn->side_flags[other] & TM_PROVEN))
         tm_bound_after(w, index, side);
+    if (side == TM_ENDPOINT && half->splicing & TM_HEARD)
+        note_first_error(w, index);
+    if (half->splicing & (TM_TAPPED | TM_COMPARED))
+        tm_mirror_after(w, index, side, moved);
     if (w->shapes && tm_rate_pay(w, index, tm_destination_of(w, index), side, moved))
         pause(w, index, side);
     if (moved)
@@ -288,7 +262,7 @@ void tm_relay_pump(struct tm_worker *w, uint32_t index, int side)
     side = pump_once(w, index, other);
     assert(side == NOBODY); /* that half is aborted */
     if (conn->state == TM_RELAYING && conn->half[other].blocked)
-        await_delivery(w, index);
+        tm_reset_await(w, index);
 }
 
 /* --- events --------------------------------------------------------------------------------- */
@@ -344,6 +318,8 @@ bool tm_relay_resume(struct tm_worker *w)
         conn->ready = 0;
         if (conn->state == TM_DEAD)
             tm_record_bury(w, index);
+        if (conn->state == TM_SHADOWING)
+            tm_shadow_read(w, index);
         for (int side = 0; side < 2; side++)
             if (sides & 1 << side && conn->state == TM_RELAYING && !conn->moving &&
                 is_readable(conn, side))
@@ -358,7 +334,8 @@ struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
 {
     struct tm_conn *conn = &w->records[index];
     struct tm_cold *cold = &w->colds[index];
-    uint32_t connect_us = (uint32_t)tm_clock_us() - cold->connect_started_us;
+    const struct tm_route *route = tm_route_of(w, index);
+    uint32_t connect_us = (uint32_t)tm_clock_us() - cold->connect_started_us, shadow = TM_NONE;
     tm_note_success(&w->commons->slots[cold->endpoint_slot]);
     cold->failure = TM_OPEN;
     cold->until_ms = 0;
@@ -367,12 +344,17 @@ struct tm_answer tm_relay(struct tm_worker *w, uint32_t index)
                      cold->connect_us);
     conn->last_activity_ms = w->now_ms;
     tm_record_note_uncounted(conn, cold);
-    tm_talk_start(w, index);
+    if (route)
+        tm_talk_start(w, index, route);
     tm_conn_enter(conn, TM_RELAYING);
     tm_outcome_log_start(w, index);
     tm_arm(w, index, tm_timeout_next(w, index));
+    if (route && route->rules.mirror_share)
+        shadow = tm_mirror_begin(w, index, route);
     tm_relay_pump(w, index, TM_CLIENT);
     assert(w->pump.ahead == 0); /* the header went with that */
+    if (shadow != TM_NONE)
+        tm_mirror_connect(w, shadow);
     if (cold->endpoint.family != AF_UNIX && conn->state == TM_RELAYING)
         tm_sock_acknowledge(conn->fd[TM_ENDPOINT]);
     return tm_over();

@@ -21,12 +21,4 @@ bool tm_relay_resume(struct tm_worker *w);
 /* Brings the counters up to what has been passed on from `side`. */
 void tm_relay_count(struct tm_worker *w, uint32_t index, int side);
 
-/* `side` is gone and all it sent is passed on: resets the other one, after that has arrived. */
-void tm_relay_side_was_reset(struct tm_worker *w, uint32_t index, int side);
-
-/* Since when a side was reset while the other one does not read: that one is reset after so long
- * without progress, as it would have been by a direct peer. */
-#define TM_RESET_WAIT_MS 1000u
-#define TM_RESET_LOOK_MS 10u
-
 #endif

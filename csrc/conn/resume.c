@@ -12,6 +12,8 @@
 #include "conn/record.h"
 #include "conn/rehome.h"
 #include "conn/relay.h"
+#include "conn/reset.h"
+#include "conn/shadow.h"
 #include "conn/stage.h"
 #include "conn/timeout.h"
 #include "kernel_count.h"
@@ -116,7 +118,7 @@ static void resume_relaying(struct tm_worker *w, uint32_t index)
         if (conn->half[side].state == TM_HALF_OPEN) {
             tm_record_push_ready(w, index, side);
         } else if (conn->side_flags[side] & TM_RESET) {
-            tm_relay_side_was_reset(w, index, side);
+            tm_reset_from(w, index, side);
             return;
         }
     }
@@ -178,6 +180,28 @@ static void resume_one(struct tm_worker *w, uint32_t index, bool whole)
         tm_resume(w, index);
 }
 
+static void resume_shadow(struct tm_worker *w, uint32_t index)
+{
+    w->connections++;
+    w->shadows++;
+    tm_shadow_resume(w, index);
+}
+
+/* Those that had ended. */
+static void finish_ends(struct tm_worker *w, uint32_t used)
+{
+    for (uint32_t index = 0; index < used; index++) {
+        struct tm_conn *conn = &w->records[index];
+        w->pump.journal->current = index;
+        if (conn->state == TM_ENDING) {
+            conn->moving = 0;
+            tm_record_finish(w, index);
+        }
+        if (conn->state == TM_DEAD)
+            tm_record_bury(w, index);
+    }
+}
+
 void tm_resume_all(struct tm_worker *w)
 {
     uint32_t current = w->pump.journal->current, used = w->live->records_used;
@@ -193,18 +217,18 @@ void tm_resume_all(struct tm_worker *w)
         whole = finish_operation(w, current);
     tm_journal_note(w->pump.journal, TM_NOTHING);
     tm_reconcile(w);
-    for (uint32_t index = 0; index < used; index++) {
-        struct tm_conn *conn = &w->records[index];
+    finish_ends(w, used);
+    /* Shadows come before their connections, which may end them, and take what is copied on. */
+    for (uint32_t index = 0; index < 2 * used; index++) {
+        bool shadows = index < used;
+        uint32_t at = shadows ? index : index - used;
+        uint8_t state = w->records[at].state;
         tm_live_advance(w->live);
-        w->pump.journal->current = index;
-        if (conn->state == TM_ENDING) {
-            conn->moving = 0;
-            tm_record_finish(w, index);
-        }
-        if (conn->state == TM_DEAD)
-            tm_record_bury(w, index);
-        else if (conn->state != TM_FREE)
-            resume_one(w, index, whole || index != current);
+        w->pump.journal->current = at;
+        if (shadows && state == TM_SHADOWING)
+            resume_shadow(w, at);
+        else if (!shadows && state != TM_SHADOWING && tm_is_in_use(state))
+            resume_one(w, at, whole || at != current);
     }
     w->pump.journal->current = TM_NONE;
     tm_live_set_connections(w->live, w->connections);

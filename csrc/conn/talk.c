@@ -7,10 +7,9 @@
 #include "sock.h"
 #include "trust.h"
 
-void tm_talk_start(struct tm_worker *w, uint32_t index)
+void tm_talk_start(struct tm_worker *w, uint32_t index, const struct tm_route *route)
 {
-    const struct tm_route *route = tm_route_of(w, index);
-    if (!route || route->rules.converge_protocol == TM_PROTOCOL_NONE)
+    if (route->rules.converge_protocol == TM_PROTOCOL_NONE)
         return;
     struct tm_known *known = tm_known_take(w, index);
     if (!known)

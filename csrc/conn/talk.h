@@ -6,7 +6,7 @@
 #include "conn/annex.h"
 
 /* It is about to be relayed. With no annex left it goes unheard. */
-void tm_talk_start(struct tm_worker *w, uint32_t index);
+void tm_talk_start(struct tm_worker *w, uint32_t index, const struct tm_route *route);
 
 /* NULL: it is not heard. */
 static inline struct tm_talk *tm_talk_of(struct tm_worker *w, uint32_t index)

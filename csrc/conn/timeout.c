@@ -9,6 +9,8 @@
 #include "conn/rate.h"
 #include "conn/rehome.h"
 #include "conn/relay.h"
+#include "conn/reset.h"
+#include "conn/shadow.h"
 #include "conn/stage.h"
 #include "sock.h"
 
@@ -203,6 +205,9 @@ void tm_timeout_due(struct tm_worker *w, uint32_t index)
         return;
     case TM_SCOUTING:
         tm_rehome_due(w, index);
+        return;
+    case TM_SHADOWING:
+        tm_shadow_due(w, index);
         return;
     case TM_FREE:
     case TM_ENDING:

@@ -20,6 +20,8 @@
  *     converge   ends a connection in a quiet moment, for its client to come again
  *     rehome     another endpoint under a connection: replay tells it who the client is, swap
  *                exchanges the two
+ *     mirror     a copy of what some clients send, for a shadow
+ *     shadow     what it gets and answers: shadow_begin, shadow_resume
  *     outcome    the end of a connection, and what it implies for its endpoint
  *
  *     occupy     counts over all workers
@@ -103,6 +105,9 @@ struct tm_worker {
     uint64_t reserved_ns;        /* on its route's account, for the half that is being read */
     uint32_t whole_budget;       /* bytes that a half may move whose peer reads */
     struct tm_stall stall;
+    uint32_t shadows;            /* records that are one */
+    uint32_t next_shed;          /* where to look for one that makes room */
+    struct tm_tap tap;           /* of the shadow of the connection that is being pumped */
     struct tm_pump pump;
     struct tm_wheel wheel;
 };

@@ -1,31 +1,39 @@
+/* First answers. Calls nothing. */
 #include "protocol/first_answer.h"
 
-#include <string.h>
+enum { PATTERNS = 2 };
 
-static bool begins_with(const unsigned char *bytes, size_t size, const char *word)
+/* What errors begin with. `*` is any byte, `!` any but 0. */
+static const char *const errors[TM_PROTOCOLS][PATTERNS] = {
+    [TM_PROTOCOL_POSTGRES] = {"E"},                      /* ErrorResponse */
+    [TM_PROTOCOL_MYSQL] = {"****\xff"},                  /* a length, a number, ERR_Packet */
+    [TM_PROTOCOL_REDIS] = {"-"},
+    [TM_PROTOCOL_MEMCACHED] = {"ERROR", "SERVER_ERROR"},
+    [TM_PROTOCOL_MQTT] = {"\x20**!"},                    /* CONNACK: flags, a reason */
+    [TM_PROTOCOL_HTTP1] = {"HTTP/1.**5"},
+};
+
+static bool goes_with(char pattern, unsigned char byte)
 {
-    size_t length = strlen(word);
-    return size >= length && memcmp(bytes, word, length) == 0;
+    return pattern == '*' || (pattern == '!' ? byte != 0 : (unsigned char)pattern == byte);
 }
 
-bool tm_is_error_answer(enum tm_protocol protocol, const unsigned char *bytes, size_t size)
+uint8_t tm_first_answer_feed(uint8_t known, enum tm_protocol protocol, uint32_t at,
+                             const unsigned char *bytes, size_t size)
 {
-    switch (protocol) {
-    case TM_PROTOCOL_POSTGRES: /* ErrorResponse */
-        return size >= 1 && bytes[0] == 'E';
-    case TM_PROTOCOL_MYSQL: /* ERR_Packet, behind a length and a number */
-        return size >= 5 && bytes[4] == 0xff;
-    case TM_PROTOCOL_REDIS:
-        return size >= 1 && bytes[0] == '-';
-    case TM_PROTOCOL_MEMCACHED:
-        return begins_with(bytes, size, "ERROR") || begins_with(bytes, size, "SERVER_ERROR");
-    case TM_PROTOCOL_MQTT: /* CONNACK: flags, and a reason that is not 0 */
-        return size >= 4 && bytes[0] == 0x20 && bytes[3] != 0;
-    case TM_PROTOCOL_HTTP1:
-        return size >= 10 && begins_with(bytes, size, "HTTP/1.") && bytes[9] == '5';
-    case TM_PROTOCOL_NONE:
-    case TM_PROTOCOLS:
-        break;
+    if (size && !(known & TM_FIRST_BEGUN)) {
+        known = TM_FIRST_BEGUN;
+        for (unsigned i = 0; i < PATTERNS; i++)
+            known |= errors[protocol][i] ? 1u << i : 0;
     }
-    return false;
+    for (size_t n = 0; n < size && known & ((1u << PATTERNS) - 1); n++, at++)
+        for (unsigned i = 0; i < PATTERNS; i++) {
+            if (!(known & 1u << i))
+                continue;
+            if (!goes_with(errors[protocol][i][at], bytes[n]))
+                known &= (uint8_t)~(1u << i);
+            else if (errors[protocol][i][at + 1] == '\0')
+                known = TM_FIRST_BEGUN | TM_FIRST_ERROR;
+        }
+    return known;
 }

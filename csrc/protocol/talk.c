@@ -29,8 +29,10 @@ void tm_talk_feed(struct tm_talk *talk, struct tm_kept *kept, int side,
     side = side != TM_FROM_CLIENT;
     if (!talk)
         return;
-    if (side != TM_FROM_CLIENT && size && talk->fed[side] == 0)
-        talk->starts_with_error = tm_is_error_answer((enum tm_protocol)talk->protocol, bytes, size);
+    if (side != TM_FROM_CLIENT)
+        talk->first_answer =
+            tm_first_answer_feed(talk->first_answer, (enum tm_protocol)talk->protocol,
+                                 talk->fed[side], bytes, size);
     switch ((enum tm_protocol)talk->protocol) {
     case TM_PROTOCOL_POSTGRES:
         tm_postgres_feed(&talk->postgres, side, bytes, size);
@@ -64,6 +66,15 @@ void tm_talk_feed(struct tm_talk *talk, struct tm_kept *kept, int side,
     talk->moment = (uint8_t)moment;
     talk->fed[side] += (uint32_t)size;
     seal(talk);
+}
+
+bool tm_talk_take_error(struct tm_talk *talk)
+{
+    if ((talk->first_answer & (TM_FIRST_ERROR | TM_FIRST_COUNTED)) != TM_FIRST_ERROR)
+        return false;
+    talk->first_answer |= TM_FIRST_COUNTED;
+    seal(talk);
+    return true;
 }
 
 void tm_talk_begin(struct tm_talk *talk, enum tm_protocol protocol)

@@ -47,7 +47,7 @@ struct tm_talk {
     uint32_t seal;    /* of all that follows */
     uint8_t protocol; /* enum tm_protocol; NONE = it is not known any more what was said */
     uint8_t moment;   /* enum tm_moment, after the last byte */
-    uint8_t starts_with_error; /* the first bytes of the server: first_answer.h */
+    uint8_t first_answer; /* of the server: first_answer.h */
     uint8_t unused;
     uint32_t fed[2];  /* bytes of each side, the low bits */
     union {
@@ -69,6 +69,9 @@ void tm_talk_begin(struct tm_talk *talk, enum tm_protocol protocol);
  * nobody wants to know. side: 0 = the client's bytes, else the endpoint's. */
 void tm_talk_feed(struct tm_talk *talk, struct tm_kept *kept, int side,
                   const unsigned char *bytes, size_t size);
+
+/* Whether the server's first answer is an error; once. */
+bool tm_talk_take_error(struct tm_talk *talk);
 
 /* After a death, or from another worker: one that can't be right says nothing any more. */
 void tm_talk_mend(struct tm_talk *talk);

@@ -11,6 +11,7 @@ from tcpmux.config.check import Check
 from tcpmux.config.converge import rate_text, when_text
 from tcpmux.config.duration import format_duration
 from tcpmux.config.hooks_key import hooks_pairs
+from tcpmux.config.mirror import percent_text
 from tcpmux.config.model import Buffers, Config, Log, Route
 from tcpmux.config.rollout_key import plan_pairs
 from tcpmux.config.rows import rows_of
@@ -301,9 +302,17 @@ def _converge(policy: RoutePolicy) -> Pairs:
         yield "converge", flow(pairs)
 
 
+def _mirror(policy: RoutePolicy) -> Pairs:
+    mirror = policy.mirror
+    if mirror.to:
+        percent = percent_text(mirror.share)
+        yield "mirror", flow([("to", scalar(mirror.to)), ("percent", percent), *texts(mirror, {})])
+
+
 _OF_ROUTE = {
     "sticky": _sticky,
     "converge": _converge,
+    "mirror": _mirror,
     "accept_proxy": _accept_proxy,
     "preread": _preread,
     "on_unavailable": _unavailable,

@@ -16,8 +16,11 @@ from tcpmux.config.check import CHECK_KINDS, Check
 from tcpmux.config.converge import Converge
 from tcpmux.config.converge_key import ConvergeModel, why_no_tls
 from tcpmux.config.keys import entry, is_off, model_of, one_of, settings_of
+from tcpmux.config.mirror import Mirror
+from tcpmux.config.mirror_key import MirrorModel
 from tcpmux.config.patterns import compiled
 from tcpmux.config.preread import Preread
+from tcpmux.config.preread_key import PrereadModel
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY, rows_of
 from tcpmux.config.settings import (
@@ -153,7 +156,6 @@ if TYPE_CHECKING:  # their fields are asked for by key
     _EndpointKeys = Strict
     _CheckKeys = Strict
     _ProxyKeys = Strict
-    _PrereadKeys = Strict
     QueueModel = Strict
 
     class TimeoutsModel(Strict): ...
@@ -165,7 +167,6 @@ else:
     _EndpointKeys = model_of(EndpointPolicy, shared=True)
     _CheckKeys = model_of(Check)
     _ProxyKeys = model_of(AcceptProxy)
-    _PrereadKeys = model_of(Preread)
     QueueModel = model_of(Queue)
     TimeoutsModel = model_of(Timeouts)
 
@@ -305,11 +306,6 @@ class AcceptProxyModel(_ProxyKeys):
         return settings_of(AcceptProxy, [self], senders=tuple(self.senders), versions=versions)
 
 
-class PrereadModel(_PrereadKeys):
-    def made(self) -> Preread:
-        return settings_of(Preread, [self], is_asked=True)
-
-
 class RoutePolicyModel(_RouteKeys):
     accept_proxy: AcceptProxyModel | None = Field(
         default=None, description=_ROUTE["accept_proxy"].help
@@ -319,6 +315,7 @@ class RoutePolicyModel(_RouteKeys):
         default=None, description=_ROUTE["sticky"].help
     )
     converge: ConvergeModel | None = Field(default=None, description=_ROUTE["converge"].help)
+    mirror: MirrorModel | None = Field(default=None, description=_ROUTE["mirror"].help)
     allow: list[ClientsText] = Field(default=[], description=_ROUTE["allow"].help)
     deny: list[ClientsText] = Field(default=[], description=_ROUTE["deny"].help)
     on_unavailable: Annotated[
@@ -360,6 +357,7 @@ class RoutePolicyModel(_RouteKeys):
             preread=self.preread.made() if self.preread else Preread(),
             sticky=self.sticky.made() if self.sticky else Sticky(),
             converge=self.converge.made() if self.converge else Converge(),
+            mirror=self.mirror.made() if self.mirror else Mirror(),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from tcpmux.config.document import Document
 from tcpmux.config.duration import format_duration
+from tcpmux.config.mirror_check import check_mirror
 from tcpmux.config.policy import FallbackModel
 from tcpmux.config.preread import Preread
 from tcpmux.config.problems import Location, describe
@@ -19,6 +20,7 @@ def check_route(
     """Adds what is wrong with it to the document. here: its place there."""
     _check_destinations(route, document, here)
     _check_fallback(route, document, here)
+    check_mirror(route, document, (*here, "mirror"))
     check_rules(route, document, here)
     _check_weights(route, document, here)
     _check_sticky(route, document, (*here, "sticky"))

@@ -24,6 +24,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
 from tcpmux.config.converge import Converge
+from tcpmux.config.mirror import Mirror
 from tcpmux.config.preread import Preread
 from tcpmux.config.proxy_header import AcceptProxy as AcceptProxy  # noqa: PLC0414  (rows of here)
 from tcpmux.config.proxy_header import SendProxy as SendProxy  # noqa: PLC0414
@@ -280,6 +281,11 @@ class RoutePolicy(Timeouts):
         "Live connections follow the weights: surplus ones are closed at quiet moments, so that "
         "their clients come again.",
         Converge(), table=Converge,
+    )  # fmt: skip
+    mirror: Mirror = other(
+        "A copy of what some clients send, for another destination: its answers are compared with "
+        "those that the clients get, and dropped.",
+        Mirror(), table=Mirror,
     )  # fmt: skip
     retry: Retry = section("Retries of failed connects, before any byte was forwarded.", Retry())
     on_unavailable: str = other(

@@ -30,6 +30,7 @@ ENDS = {
     "converged_late": "reset for the weights",
     "rehomed": "continued with another endpoint",
     "not_rehomed": "not rehomed: stayed where it was",
+    "shadow": "a copy of a connection, compared",
     "unread": "a peer stopped reading",
     "worker_lost": "lost when a worker died",
     "passed_on": "continued with another destination",

@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.control.connections import unknown
 from tcpmux.control.figures import errors
 from tcpmux.control.slices import json_parts
-from tcpmux.rollout.statistics import quantile
 from tcpmux.shm._readings import LATENCY_BOUNDS_US
+from tcpmux.shm.counters import quantile
 
 if TYPE_CHECKING:
     from tcpmux.control.event_log import EventLog
     from tcpmux.control.slices import Slices
+    from tcpmux.shm.counters import quantile
     from tcpmux.shm.image import DestinationRow, Image, RouteRow
-    from tcpmux.shm.view import View
+from tcpmux.shm.view import View
 
 STEP = 10.0  # s
 POINTS = 360

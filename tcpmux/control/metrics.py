@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tcpmux.control import convergence_metrics, rollout_status
+from tcpmux.control import convergence_metrics, mirror_metrics, rollout_status
 from tcpmux.control.machine import accept_queues
 from tcpmux.control.metric_families import (
     ENDPOINT,
@@ -164,6 +164,7 @@ class Metrics:
         ends = self._rollouts.ends if self._rollouts else {}
         failures = self._rollouts.hooks.failures if self._rollouts else {}
         parts += rollout_status.parts(under_way.values(), ends, failures, open_metrics=open_metrics)
+        parts += mirror_metrics.parts(self._view, prepared.image, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
         yield "".join(parts)

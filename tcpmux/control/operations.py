@@ -209,6 +209,29 @@ class Operations(Reading):
     @operation(
         Row(
             "PUT",
+            "/v1/routes/{route}/mirror",
+            Role.OPERATOR,
+            Applied,
+            body=closed_object(
+                ["percent"],
+                percent={"type": "number", "minimum": 0, "maximum": 100},
+                to=_TEXT,
+            ),
+            example='{"percent": 10, "to": "v2"}',
+            commands=(
+                Command("mirror", "Copy what some clients of ROUTE send to another destination."),
+            ),
+        )
+    )
+    def set_mirror(self, route: str, percent: float, to: str | None = None) -> Call[Applied]:
+        """Mirrors so many percent of a route's connections, exactly, until the next reload: 0 ends
+        it, and the shadows that there are. to: the destination that gets the copies; None = as
+        before, or as the file says."""
+        return Call({"route": route}, body={"percent": percent, **_given(to=to)})
+
+    @operation(
+        Row(
+            "PUT",
             "/v1/routes/{route}/destinations/{destination}/state",
             Role.OPERATOR,
             Applied,

@@ -135,6 +135,42 @@ class RouteStatus(Conditioned):
     destinations: list[DestinationStatus]
     rules: list[RuleStatus]
     convergence: ConvergenceStatus | None  # None: live connections stay where they are
+    mirror: MirrorStatus | None  # None: no connection gets a shadow, or ever did
+
+
+class FirstByte(TypedDict):
+    """From the first request to the first byte of the answer, in s. None: none was counted."""
+
+    count: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class AnswerDifference(TypedDict):
+    """Where the answer of a shadow differed from the connection's. Never what it was."""
+
+    result: str  # content or bytes
+    offset: int  # of the first byte that differs, from the start of the answer
+    within: int  # 1, or: it is one of so many from there on
+    time: float  # Unix time, s
+
+
+class MirrorStatus(TypedDict):
+    """Connections that have a shadow, which gets a copy of what their clients send. Totals are
+    since the start."""
+
+    to: str  # the destination that gets the copies
+    percent: float  # of connections to others that are mirrored, now; 0 = off
+    at_run_time: bool  # not as the file says
+    active: int  # shadows
+    mirrored_total: int
+    skipped_total: int  # picked, and not mirrored: no room, or the client speaks TLS
+    results: dict[str, int]  # what became of shadows: docs/how-to/mirror.md has the words
+    agreement: float | None  # of the shadows that were compared, how many agreed: 0..1
+    differences: list[AnswerDifference]  # of the last 8 shadows at most, the newest first
+    first_byte: FirstByte  # of connections with a shadow, where both have answered
+    shadow_first_byte: FirstByte  # and of their shadows
 
 
 class Surplus(TypedDict):

@@ -333,6 +333,11 @@ class AdminApi:
     async def _undo(self, request: web.Request, route: str, *, force: bool) -> dict[str, Any]:
         return await self._ask(request, "undo", route=route, force=force)
 
+    async def _set_mirror(
+        self, request: web.Request, route: str, percent: float, to: str = ""
+    ) -> dict[str, Any]:
+        return await self._ask(request, "set_mirror", route=route, percent=percent, to=to)
+
     async def _note_saved_weights(
         self, request: web.Request, route: str, body: dict[str, Any]
     ) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A change of what is in force, as a value: what is wanted, by whom, and what the log says of it.
 
     weights.py       weights, at run time
+    mirror.py        who gets a shadow, at run time
     states.py        who takes new connections: drained, disabled, ready again
     observed.py      what control has found out: health, slow start, addresses of host names
     reload.py        the configuration: a start, a reload, a takeover
@@ -24,8 +25,10 @@ from tcpmux.levels import NOWHERE, Line, Where, level_of
 from tcpmux.master.answers import Refusal
 from tcpmux.nearest import did_you_mean
 from tcpmux.shm.image import Image, RouteRow
+from tcpmux.shm.mirror import Mirroring
 
 Weights = Mapping[str, Mapping[str, int]]  # ROUTE or ROUTE/RULE -> destination -> weight
+Mirrors = Mapping[str, Mirroring]  # by route
 Known = Mapping[HostName, tuple[Address, ...]]  # what host names mean
 
 MAX_NAMES = 20  # listed in a message
@@ -37,6 +40,7 @@ class InForce:
 
     workers: how many there are to be. addresses: of host names. weights: those set at run time
     that differ from the configuration's; previous_weights: before the last change of them.
+    mirrors: who gets a shadow, where that was set at run time.
     refusing: routes that do not listen, as nobody could serve their clients.
     """
 
@@ -46,6 +50,7 @@ class InForce:
     addresses: Known = field(default_factory=dict)
     weights: Weights = field(default_factory=dict)
     previous_weights: Weights = field(default_factory=dict)
+    mirrors: Mirrors = field(default_factory=dict)
     refusing: frozenset[str] = frozenset()
 
 

@@ -236,6 +236,7 @@ class Changes:
             wanted.addresses,
             self.in_force.image,
             loops,
+            wanted.mirrors,
         )
 
     def _unwanted(self, wanted: InForce) -> list[Listener]:

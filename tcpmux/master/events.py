@@ -21,10 +21,10 @@ LEVELS = ((logging.ERROR, "error"), (logging.WARNING, "warning"))
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """kind: start, stop, reload, refused, weights, state, workers, worker, control, log, upgrade,
-    kill, names, health, log_level, rollout, denied or, for any other warning, warning. time: Unix
-    time, s. by: who asked for it, "" = nobody. level: as in the log, info, warning or error. route:
-    that it is about, "" = none, or several."""
+    """kind: start, stop, reload, refused, weights, mirror, state, workers, worker, control, log,
+    upgrade, kill, names, health, log_level, rollout, denied or, for any other warning, warning.
+    time: Unix time, s. by: who asked for it, "" = nobody. level: as in the log, info, warning or
+    error. route: that it is about, "" = none, or several."""
 
     seq: int
     time: float

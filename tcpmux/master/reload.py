@@ -11,6 +11,7 @@ from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Line, level_of
 from tcpmux.master.change import Change, Done, InForce, LogLine
 from tcpmux.master.consequences import without_addresses
+from tcpmux.master.mirror import mirrors_that_end, mirrors_that_last
 from tcpmux.master.set_weights import dropped, overridden, weights_in_file
 from tcpmux.master.weights import splits
 from tcpmux.master.worker_count import wanted_workers
@@ -84,7 +85,8 @@ class Resume(Change):
                     weights.setdefault(split.path, {})[name] = weight
         most, workers = self.most_workers, now.workers
         workers = workers if most is None else wanted_workers(now.config, most)
-        return replace(now, weights=weights, workers=workers)
+        mirrors = mirrors_that_last(now.config, now.image)
+        return replace(now, weights=weights, workers=workers, mirrors=mirrors)
 
     def notes(self, before: InForce, after: InForce) -> Iterator[str]:
         yield from overridden(before.image, after.image)
@@ -120,6 +122,7 @@ class Reload(Change):
             workers=wanted_workers(self.config, self.most_workers),
             addresses={name: now.addresses.get(name, ()) for name in names},
             weights={},
+            mirrors={},
         )
 
     def differences(self, before: InForce, after: InForce) -> Iterator[str]:
@@ -146,6 +149,7 @@ class Reload(Change):
 
     def notes(self, before: InForce, after: InForce) -> Iterator[str]:
         yield from overridden(before.image, after.image)
+        yield from mirrors_that_end(before.image, after.image)
         for what, old, new in (
             ("log.target", before.config.log.place, after.config.log.place),
             ("admin.socket", before.config.admin.socket, after.config.admin.socket),

@@ -7,6 +7,7 @@
     set_weights  route, weights, force, rollback
                                     numbers, or steps such as "+5"; rollback: of a rollout
     undo         route, force       the weights before the last change
+    set_mirror   route, percent, to
     saved_weights  route, weights  the files have these now
     set_states   targets, state, force, seconds
                                     each target has a route, a destination, perhaps an endpoint
@@ -61,6 +62,7 @@ from tcpmux.master.convergence import EndConvergence, StartConvergence
 from tcpmux.master.events import MAX_TEXT, Events
 from tcpmux.master.helper_programs import HelperPrograms
 from tcpmux.master.line import Line as WorkerLine
+from tcpmux.master.mirror import SetMirror
 from tcpmux.master.names import from_request
 from tcpmux.master.observed import SetAddresses, SetConditions
 from tcpmux.master.reloads import Reloads
@@ -116,6 +118,7 @@ class Requests:
             "addresses": self._addresses,
             "set_weights": self._set_weights,
             "undo": self._undo,
+            "set_mirror": self._set_mirror,
             "saved_weights": self._saved_weights,
             "set_states": self._set_states,
             "conditions": self._conditions,
@@ -208,6 +211,11 @@ class Requests:
         return self._asked(
             SavedWeights(route=request["route"], weights=request["weights"], by=_by(request))
         )
+
+    def _set_mirror(self, request: Request) -> dict[str, Any]:
+        percent, to = request["percent"], str(request.get("to") or "")
+        change = SetMirror(route=request["route"], percent=percent, to=to, by=_by(request))
+        return self._asked(change)
 
     def _set_states(self, request: Request) -> dict[str, Any]:
         targets = [(t["route"], t["destination"], t.get("endpoint")) for t in request["targets"]]

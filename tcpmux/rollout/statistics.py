@@ -72,19 +72,6 @@ def mann_whitney(greater: Sequence[int], other: Sequence[int]) -> float:
     return erfc(z / sqrt(2)) / 2
 
 
-def quantile(counts: Sequence[int], bounds: Sequence[float], part: float) -> float:
-    """Of a histogram, in the unit of its bounds; NaN if it is empty. Within a bucket the values are
-    taken as spread evenly; what is above the last bound counts as that bound."""
-    wanted = sum(counts) * part
-    below, lower = 0, 0.0
-    for count, upper in zip(counts, bounds, strict=False):
-        if count and below + count >= wanted:
-            return lower + (upper - lower) * (wanted - below) / count
-        below += count
-        lower = upper
-    return lower if below or wanted else float("nan")
-
-
 def _deviation(share: float) -> float:
     """In standard deviations, where a normal distribution has so much below it."""
     low, high = -9.0, 9.0

@@ -29,6 +29,7 @@ cdef extern from *:
     static const struct tm_counter_row tm_counter_rows[] = {
     #define TM_SLOT(name, unit, help) {"slot", "", #name, unit, help},
     #define TM_SLOT_ROUTE(name, unit, help) {"slot", "route", #name, unit, help},
+    #define TM_SLOT_MIRROR(name, unit, help) {"slot", "mirror", #name, unit, help},
     #define TM_SLOT_BASE(name, unit, help) {"slot", "base", #name, unit, help},
     #define TM_CLOSE(name, flag, help) {"close", "", #name, flag, help},
     #define TM_CLOSE_REJECTED(name, flag, help) {"close", "rejected", #name, flag, help},

@@ -11,11 +11,12 @@ from libc.string cimport memset
 
 from tcpmux.shm.c_live cimport (
     TM_ALPN_MAX, TM_BOUNDS, TM_CLIENT, tm_close_reason_checked, TM_CLOSE_REASONS, tm_counter_read,
-    tm_duration_bounds_us, TM_ENDPOINT, TM_FAILED, tm_failed_connect, tm_failed_count,
-    tm_failed_read, tm_histogram, tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry,
-    tm_log_known, TM_LOG_REFUSED, TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell,
-    tm_log_untold, tm_log_written, tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS,
-    tm_refusal, tm_slot, tm_times, TM_TLVS_MAX,
+    tm_difference, TM_DIFFERENCES, tm_differences_read, tm_duration_bounds_us, TM_ENDPOINT,
+    TM_FAILED, tm_failed_connect, tm_failed_count, tm_failed_read, tm_histogram,
+    tm_latency_bounds_us, tm_live, TM_LOG_ENTRIES, tm_log_entry, tm_log_known, TM_LOG_REFUSED,
+    TM_LOG_START, tm_log_take, tm_log_taken, tm_log_tell, tm_log_untold, tm_log_written,
+    tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS, tm_refusal, tm_slot, tm_times,
+    TM_TLVS_MAX,
 )
 from tcpmux.shm.c_table cimport TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
@@ -160,6 +161,24 @@ def failed_connects(lives, seen):
         for i in range(count):
             found.append((peer_text(&last[i].client), last[i].endpoint_slot, last[i].error,
                           last[i].attempt))
+    return found
+
+
+# --- shadows whose answers differed -----------------------------------------------------------
+
+
+def differences(lives):
+    """The last of each worker: (when, monotonic in ms; route's slot; what became of the shadow, as
+    enum tm_shadow_fate; first byte that differs; or one of so many from there on)."""
+    cdef tm_difference last[TM_DIFFERENCES]
+    cdef uint32_t i, count
+    cdef Live live
+    found = []
+    for live in lives:
+        count = tm_differences_read(&live.live().differences, last)
+        for i in range(count):
+            found.append((last[i].when_ms, last[i].route_slot, last[i].fate, last[i].at,
+                          last[i].within))
     return found
 
 

@@ -39,6 +39,7 @@ from tcpmux.shm.image import (
     RouteRow,
     RuleRow,
 )
+from tcpmux.shm.mirror import Mirroring, with_mirroring
 from tcpmux.shm.ranges import RANGE, admitted, ranges_of
 from tcpmux.shm.rule_index import EMPTY, Index, TooMany, index_of
 from tcpmux.shm.rules import DestinationRules, destination_rules, endpoint_rules, route_rules
@@ -47,6 +48,7 @@ from tcpmux.shm.slots import Key, Names, TableFull, rule_key
 from tcpmux.shm.sticky import carried_over, check_room
 
 Weights = Mapping[str, Mapping[str, int]]  # ROUTE or ROUTE/RULE -> destination -> weight
+Mirrors = Mapping[str, Mirroring]  # by route
 Addresses = Mapping[HostName, Sequence[Address]]
 Loops = Collection[tuple[str, Address]]  # a route, and what leads back to it
 _EMPTY = Image((), ())
@@ -78,6 +80,7 @@ class _Builder:
     addresses: Addresses
     before: _Before
     loops: Loops
+    mirrors: Mirrors
     used: set[Key] = field(default_factory=set)
 
     def number(self, key: Key) -> tuple[int, int]:
@@ -88,7 +91,8 @@ class _Builder:
     def route(self, route: Route) -> RouteRow:
         key = (route.name,)
         slot, since = self.number(key)
-        rules = route_rules(route)
+        names = [destination.name for destination in route.destinations]
+        rules = with_mirroring(route_rules(route), names, self.mirrors.get(route.name))
         before = self.before.routes.get(route.name)
         contests = carried_over(before, rules)
         return with_turns_and_weights(
@@ -220,6 +224,7 @@ def build_image(
     addresses: Addresses,
     before: Image = _EMPTY,
     loops: Loops = (),
+    mirrors: Mirrors | None = None,
 ) -> Image:
     """The image for `config` with run-time `weights` on top, to be published as `generation`.
 
@@ -227,11 +232,12 @@ def build_image(
     it refuses connections. addresses: those of each host name, as often as they take turns; a name
     that is not in it has none. before: the image in force; the states and the health of its
     names go on. loops: of a route and an address that a name stands for: those are left out.
+    mirrors: those set at run time.
 
     Gives numbers to new names in `names` and retires those no longer used: hand in a copy,
     and keep it when the image is published. Raises TableFull.
     """
-    builder = _Builder(weights, names, generation, addresses, _Before(before), loops)
+    builder = _Builder(weights, names, generation, addresses, _Before(before), loops, mirrors or {})
     routes = tuple(builder.route(route) for route in config.routes)
     turns_taken = sum(
         len(d.turns) + len(d.reserves) for route in routes for d in route.destinations

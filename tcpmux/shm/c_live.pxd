@@ -252,6 +252,21 @@ cdef extern from "live.h" nogil:
     uint64_t tm_failed_count(const tm_failed_connects *all)
     uint32_t tm_failed_read(const tm_failed_connects *all, uint64_t *seen, tm_failed_connect *into)
 
+    enum:
+        TM_DIFFERENCES
+
+    cdef struct tm_difference:
+        uint32_t route_slot
+        uint32_t fate
+        uint32_t at
+        uint32_t within
+        uint64_t when_ms
+
+    cdef struct tm_differences:
+        pass
+
+    uint32_t tm_differences_read(const tm_differences *all, tm_difference *into)
+
     cdef struct tm_live:
         uint32_t worker
         uint32_t capacity
@@ -271,6 +286,7 @@ cdef extern from "live.h" nogil:
         tm_times times[135168]
         tm_log log
         tm_failed_connects failed
+        tm_differences differences
         tm_conn records[1]
 
     tm_cold *tm_live_colds(const tm_live *live, uint32_t capacity)

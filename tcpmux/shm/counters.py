@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,8 +13,9 @@ class Row(NamedTuple):
     """One counter.
 
     kind: slot, close, pick, time or worker.
-    scope: of kind slot, where it is shown: "" = of destinations, route, or base = under Istio's
-    names; of kind close, rejected = of a connection that reached no endpoint.
+    scope: of kind slot, where it is shown: "" = of destinations, route, mirror = of routes that
+    have one, or base = under Istio's names; of kind close, rejected = of a connection that reached
+    no endpoint.
     unit: of kind close the response flag, of kind time the name of the bounds.
     """
 
@@ -27,7 +29,11 @@ class Row(NamedTuple):
     def metric(self) -> str:
         """Its name in /metrics. Ends and picks are labels of one; "" = those of scope base."""
         if self.kind == "slot":
-            names = {"": f"tcpmux_{self.name}", "route": f"tcpmux_route_connections_{self.name}"}
+            names = {
+                "": f"tcpmux_{self.name}",
+                "route": f"tcpmux_route_connections_{self.name}",
+                "mirror": f"tcpmux_{'mirror_results' if self.unit == 'shadows' else self.name}",
+            }
             return f"{names[self.scope]}_total" if self.scope in names else ""
         return {
             "close": "tcpmux_connections_closed_total",
@@ -82,3 +88,16 @@ else:
         bases=(_Active,), frozen=True, slots=True,
     )  # fmt: skip
     Times = make_dataclass("Times", TIMES, frozen=True, slots=True)
+
+
+def quantile(counts: Sequence[int], bounds: Sequence[float], part: float) -> float:
+    """Of a histogram, in the unit of its bounds; NaN if it is empty. Within a bucket the values are
+    taken as spread evenly; what is above the last bound counts as that bound."""
+    wanted = sum(counts) * part
+    below, lower = 0, 0.0
+    for count, upper in zip(counts, bounds, strict=False):
+        if count and below + count >= wanted:
+            return lower + (upper - lower) * (wanted - below) / count
+        below += count
+        lower = upper
+    return lower if below or wanted else float("nan")

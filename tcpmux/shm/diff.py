@@ -25,6 +25,7 @@ from tcpmux.shm.image import (
     RouteRow,
     RuleRow,
 )
+from tcpmux.shm.mirror import mirror_changes
 from tcpmux.shm.rules import DestinationRules, EndpointRules, RouteRules
 from tcpmux.shm.sticky import stays
 
@@ -32,6 +33,7 @@ _TIMEOUTS = [*rules_of(Timeouts)]
 _ELSEWHERE = {
     *("on_unavailable", "fallback", "sticky_salt"),
     *("converge_when", "converge_rate", "converge_rate_percent"),
+    *("mirror_to", "mirror_share", "mirror_at_run_time"),
     *(rule.name for rule in _TIMEOUTS),
 }
 _OF_TYPE = {
@@ -92,7 +94,7 @@ def _route_changes(old: RouteRow, new: RouteRow) -> list[str]:
         changes.append("allow or deny changed")
     if old.senders != new.senders:
         changes.append("accept_proxy.from changed")
-    changes += convergence_changes(old, new)
+    changes += [*convergence_changes(old, new), *mirror_changes(old, new)]
     salts = {old.rules.sticky_salt, new.rules.sticky_salt}
     if len(salts) == 2 and 0 not in salts:
         changes.append("sticky.group changed")

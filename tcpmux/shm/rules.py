@@ -44,11 +44,13 @@ def route_rules(route: Route) -> RouteRules:
     policy = route.policy
     names = [destination.name for destination in route.destinations]
     fallback = names.index(policy.fallback) if policy.fallback else 0
+    mirrored = names.index(policy.mirror.to) if policy.mirror.to else 0
     kept = replace(policy, accept_proxy=replace(policy.accept_proxy, keep=kept_tlvs(route)))
     salt = address_hash(policy.sticky.group or route.name) if policy.sticky.is_on else 0
     given = numbers(kept) | {
         "preread": reading(route),
         "fallback": fallback,
+        "mirror_to": mirrored,
         "sticky_salt": salt,
     }
     return RouteRules(**given)

@@ -31,6 +31,7 @@ from tcpmux.shm.image import (
     RouteRow,
     RuleRow,
 )
+from tcpmux.shm.mirror_status import mirror_status
 from tcpmux.shm.serving import is_unavailable, rule_serves
 from tcpmux.shm.sticky import sticky_by
 from tcpmux.shm.view import View
@@ -284,6 +285,7 @@ class StatusReader:
             "connections_rejected_total": sum(closed[reason] for reason in REJECTED),
             "counters": _counters(counters),
             "closed": closed,
+            "mirror": mirror_status(self._view, route, counters),
             "destinations": [self._destination(route.name, row) for row in route.destinations],
             "rules": [self._rule(route, row) for row in route.pick_rules],
         }

@@ -25,7 +25,7 @@ from tcpmux.worker._plane cimport (
     tm_admission_of, TM_ADMITTED, tm_channel_tell, tm_connection_open, tm_descriptors,
     tm_descriptors_claim, tm_descriptors_free_to_claim, tm_is_listening, TM_LOOPED,
     TM_MESSAGE_FULL, TM_MESSAGE_LOOPED, TM_MESSAGE_REMOVED, TM_MESSAGE_ROOM,
-    TM_MESSAGE_UNACCEPTED, tm_peer_from, tm_record_available,
+    TM_MESSAGE_UNACCEPTED, tm_peer_from, tm_record_available, tm_shadow_make_room,
     tm_sock_accept, tm_sock_local, tm_sock_reset, tm_worker,
 )
 
@@ -121,7 +121,8 @@ cdef bint accept_some(Loop *loop, uint32_t index, uint32_t *budget) noexcept nog
     cdef int fd
     while budget[0]:
         w.pump.journal.current = TM_NONE  # a fault in here is not the last one's
-        if not tm_record_available(w):
+        if not tm_record_available(w) and not (
+                tm_shadow_make_room(w) and tm_record_available(w)):
             pause(loop, 0)
             return False
         tm_live_advance(w.live)

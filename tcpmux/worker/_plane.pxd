@@ -188,6 +188,10 @@ cdef extern from "conn/record.h" nogil:
     void tm_record_free_dead(tm_worker *w)
 
 
+cdef extern from "conn/shadow.h" nogil:
+    bint tm_shadow_make_room(tm_worker *w)
+
+
 cdef extern from "conn/relay.h" nogil:
     bint tm_relay_resume(tm_worker *w)
 

@@ -32,6 +32,10 @@ FLAGS = [
 
 PROTOCOLS = tuple(str(path.relative_to(CSRC)) for path in sorted(CSRC.glob("protocol/*.c")))
 
+PUMP = (
+    *("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", "tap.c", "compare.c"),
+    *PROTOCOLS,
+)
 # Test program -> the sources of csrc/ that go into it.
 PROGRAMS = {
     "test_route_table": ("route_table.c",),
@@ -40,9 +44,10 @@ PROGRAMS = {
     "test_sticky": ("sticky.c",),
     "test_commons": ("commons.c",),
     "test_pipe_pool": ("pipe_pool.c",),
-    "test_pump": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
-    "test_pump_recover": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
-    "test_pump_skip": ("pump.c", "pump_recover.c", "pipe_pool.c", "kernel_count.c", *PROTOCOLS),
+    "test_pump": PUMP,
+    "test_pump_recover": PUMP,
+    "test_pump_skip": PUMP,
+    "test_compare": ("compare.c",),
     "test_talk": PROTOCOLS,
     "test_talk_others": PROTOCOLS,
     "test_kept": PROTOCOLS,

@@ -12,7 +12,12 @@ static bool is_error(enum tm_protocol protocol, const char *bytes, size_t size)
     memset(copy, 0, sizeof copy);
     if (size)
         memcpy(copy + sizeof copy - size, bytes, size);
-    return tm_is_error_answer(protocol, copy + sizeof copy - size, size);
+    const unsigned char *at = copy + sizeof copy - size;
+    uint8_t whole = tm_first_answer_feed(0, protocol, 0, at, size), cut = 0;
+    for (size_t n = 0; n < size; n++)
+        cut = tm_first_answer_feed(cut, protocol, (uint32_t)n, at + n, 1);
+    CHECK_EQUAL(whole, cut);
+    return whole & TM_FIRST_ERROR;
 }
 
 #define ANSWER(protocol, bytes) is_error(protocol, bytes, sizeof(bytes) - 1)
@@ -56,27 +61,31 @@ static void hear(struct tm_talk *talk, int side, const char *words)
     tm_talk_feed(talk, NULL, side, (const unsigned char *)words, strlen(words));
 }
 
-static void only_the_first_answer_counts(void)
+static void only_the_first_answer_counts_and_once(void)
 {
     struct tm_talk talk;
     tm_talk_begin(&talk, TM_PROTOCOL_REDIS);
     hear(&talk, TM_FROM_CLIENT, "-PING\r\n");
-    CHECK(!talk.starts_with_error);
+    CHECK(!tm_talk_take_error(&talk));
     hear(&talk, TM_FROM_SERVER, "+PONG\r\n");
     hear(&talk, TM_FROM_SERVER, "-ERR no\r\n");
-    CHECK(!talk.starts_with_error);
-    tm_talk_begin(&talk, TM_PROTOCOL_REDIS);
-    hear(&talk, TM_FROM_CLIENT, "PING\r\n");
-    hear(&talk, TM_FROM_SERVER, "-LOADING\r\n");
-    hear(&talk, TM_FROM_SERVER, "+PONG\r\n");
-    CHECK(talk.starts_with_error);
+    CHECK(!tm_talk_take_error(&talk));
+    tm_talk_begin(&talk, TM_PROTOCOL_MEMCACHED);
+    hear(&talk, TM_FROM_CLIENT, "get a\r\n");
+    hear(&talk, TM_FROM_SERVER, "SERVER_");
+    CHECK(!tm_talk_take_error(&talk));
+    hear(&talk, TM_FROM_SERVER, "ERROR out of memory\r\n");
     tm_talk_mend(&talk); /* it is sealed with the rest */
-    CHECK(talk.starts_with_error);
+    CHECK(tm_talk_take_error(&talk));
+    tm_talk_mend(&talk);
+    CHECK(!tm_talk_take_error(&talk));
+    hear(&talk, TM_FROM_SERVER, "END\r\n");
+    CHECK(!tm_talk_take_error(&talk));
 }
 
 int main(void)
 {
-    only_the_first_answer_counts();
+    only_the_first_answer_counts_and_once();
     errors_are_seen();
     answers_are_none();
     too_few_bytes_are_none();

@@ -112,6 +112,23 @@ static struct tm_failed_connect failed_of(uint32_t slot)
     return (struct tm_failed_connect){.endpoint_slot = slot};
 }
 
+static void the_last_differences_can_be_read(void)
+{
+    static struct tm_differences all;
+    struct tm_difference read[TM_DIFFERENCES];
+    CHECK_EQUAL(tm_differences_read(&all, read), 0);
+    for (uint32_t at = 1; at <= TM_DIFFERENCES + 3; at++) {
+        tm_difference_note(&all, &(struct tm_difference){.at = at, .within = 1});
+        /* The oldest of a full ring may be the one that is being written. */
+        uint32_t there = at < TM_DIFFERENCES ? at : TM_DIFFERENCES - 1;
+        CHECK_EQUAL(tm_differences_read(&all, read), there);
+        CHECK_EQUAL(read[0].at, at - there + 1);
+        CHECK_EQUAL(read[there - 1].at, at);
+    }
+    all.count = UINT64_MAX; /* corrupt */
+    CHECK_EQUAL(tm_differences_read(&all, read), TM_DIFFERENCES - 1);
+}
+
 static void the_last_failed_connects_can_be_read(void)
 {
     static struct tm_failed_connects all;
@@ -259,6 +276,7 @@ int main(void)
     RUN(counters_grow_past_32_bits);
     RUN(closed_total_is_over_every_reason);
     RUN(the_last_failed_connects_can_be_read);
+    RUN(the_last_differences_can_be_read);
     RUN(only_these_moves_are_legal);
     RUN(an_annex_is_copied_for_its_own_record_alone);
     RUN(what_is_kept_of_a_client_is_not_copied);

@@ -83,6 +83,25 @@ static void a_pipe_with_bytes_in_it_is_destroyed(void)
     CHECK_EQUAL(open_descriptors(), before);
 }
 
+static void a_spare_one_leaves_another(void)
+{
+    struct tm_pipe_pool pool;
+    struct tm_pipe one = NO_PIPE, other = NO_PIPE;
+    tm_pipe_pool_init(&pool, 2);
+    CHECK(tm_pipe_take_spare(&pool, &one) && tm_pipe_ready(&pool));
+    CHECK(!tm_pipe_take_spare(&pool, &other) && is_none(&other));
+    CHECK(tm_pipe_ready(&pool) && tm_pipe_take(&pool, &other));
+    tm_pipe_give_back(&pool, &one, true);
+    CHECK(!tm_pipe_take_spare(&pool, &one) && is_none(&one) && tm_pipe_ready(&pool));
+    tm_pipe_give_back(&pool, &other, true);
+    tm_pipe_pool_destroy(&pool);
+    tm_pipe_pool_init(&pool, 1);
+    CHECK(tm_pipe_ready(&pool));
+    CHECK(!tm_pipe_take_spare(&pool, &one) && is_none(&one));
+    CHECK(tm_pipe_ready(&pool) && pool.open == 1);
+    tm_pipe_pool_destroy(&pool);
+}
+
 static void the_limit_counts_idle_and_lent_ones(void)
 {
     enum { LIMIT = 3 };
@@ -448,6 +467,7 @@ int main(void)
     RUN(a_pipe_is_what_the_pump_needs);
     RUN(an_empty_pipe_is_used_again);
     RUN(a_pipe_with_bytes_in_it_is_destroyed);
+    RUN(a_spare_one_leaves_another);
     RUN(the_limit_counts_idle_and_lent_ones);
     RUN(a_limit_of_zero_gives_none);
     RUN(ready_makes_one_and_keeps_it);

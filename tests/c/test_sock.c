@@ -52,7 +52,7 @@ static void connect_and_accept(const struct tm_address *address, int listener, i
                                struct tm_peer *peer)
 {
     memset(peer, 0xee, sizeof(*peer));
-    ends[0] = tm_sock_connect(address);
+    ends[0] = tm_sock_connect(address, false);
     CHECK(ends[0] >= 0);
     CHECK(wait_events(listener, POLLIN) & POLLIN);
     ends[1] = tm_sock_accept(listener, peer);
@@ -135,7 +135,7 @@ static void accept_says_what_is_wrong_with_the_host(void)
     int status, listener = listen_loopback(&in, 0);
     struct tm_address address = bound_address(listener);
     CHECK(tm_sock_accept(-1, &peer) == -EBADF);
-    int client = tm_sock_connect(&address);
+    int client = tm_sock_connect(&address, false);
     CHECK(client >= 0);
     CHECK(wait_events(listener, POLLIN) & POLLIN);
     pid_t child = fork();
@@ -144,7 +144,7 @@ static void accept_says_what_is_wrong_with_the_host(void)
         struct rlimit none = {0, 0};
         CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
         CHECK(tm_sock_accept(listener, &peer) == -EMFILE);
-        CHECK(tm_sock_connect(&address) == -EMFILE);
+        CHECK(tm_sock_connect(&address, false) == -EMFILE);
         _exit(0);
     }
     CHECK(waitpid(child, &status, 0) == child && status == 0);
@@ -162,7 +162,7 @@ static void a_refused_connect_says_so(void)
     CHECK(bound >= 0 && bind(bound, (struct sockaddr *)&in, sizeof(in)) == 0);
     struct tm_address address = bound_address(bound);
     uint32_t before = open_descriptors();
-    int fd = tm_sock_connect(&address);
+    int fd = tm_sock_connect(&address, false);
     if (fd >= 0) {
         CHECK(wait_events(fd, POLLOUT) & POLLERR);
         CHECK(tm_sock_established(fd) == -ECONNREFUSED);
@@ -179,16 +179,16 @@ static void a_unix_connect_fails_at_once(void)
 {
     struct tm_address gone = unix_address("nowhere.sock"), full = unix_address("full.sock");
     uint32_t before = open_descriptors();
-    CHECK(tm_sock_connect(&gone) == -ENOENT);
+    CHECK(tm_sock_connect(&gone, false) == -ENOENT);
     int listener = listen_on(&full, 0), fds[8], count = 0;
-    while (count < 8 && (fds[count] = tm_sock_connect(&full)) >= 0)
+    while (count < 8 && (fds[count] = tm_sock_connect(&full, false)) >= 0)
         count++;
     CHECK(count > 0 && count < 8);
     CHECK(fds[count] == -EAGAIN); /* its queue is full: no waiting for UNIX sockets */
     while (count)
         close(fds[--count]);
     close(listener);
-    CHECK(tm_sock_connect(&full) == -ECONNREFUSED);
+    CHECK(tm_sock_connect(&full, false) == -ECONNREFUSED);
     CHECK(unlink("full.sock") == 0);
     CHECK_EQUAL(open_descriptors(), before);
 }
@@ -198,7 +198,7 @@ static void an_unknown_family_is_an_error(void)
     struct tm_address address = {.length = sizeof(address.any)};
     uint32_t before = open_descriptors();
     address.any.sa_family = 200;
-    CHECK(tm_sock_connect(&address) == -EAFNOSUPPORT);
+    CHECK(tm_sock_connect(&address, false) == -EAFNOSUPPORT);
     CHECK_EQUAL(open_descriptors(), before);
 }
 
@@ -213,7 +213,7 @@ static void a_connect_under_way_is_neither(void)
     CHECK(listen(listener, 0) == 0);
     for (;;) {
         CHECK(count < MAX_ADDRESSES);
-        fds[count] = tm_sock_connect(&address);
+        fds[count] = tm_sock_connect(&address, false);
         CHECK(fds[count] >= 0);
         if (tm_sock_established(fds[count]) == 0)
             break;
@@ -240,7 +240,7 @@ static void the_handshake_ends_with_the_first_data(void)
     int listener = listen_loopback(&in, 4);
     struct tm_address address = bound_address(listener);
     for (int silent = 0; silent < 2; silent++) {
-        int fd = tm_sock_connect(&address);
+        int fd = tm_sock_connect(&address, false);
         CHECK(fd >= 0 && tm_sock_established(fd) == 1);
         CHECK(tm_sock_accept(listener, &peer) == -EAGAIN); /* its ACK is still to come */
         if (!silent)
@@ -309,7 +309,7 @@ static void a_unix_peer_that_has_closed_was_established(void)
     struct tm_peer peer;
     char data[8];
     int listener = listen_on(&address, 16);
-    int fd = tm_sock_connect(&address), brief = tm_sock_accept(listener, &peer);
+    int fd = tm_sock_connect(&address, false), brief = tm_sock_accept(listener, &peer);
     CHECK(fd >= 0 && brief >= 0);
     CHECK(send(brief, "busy", 4, 0) == 4);
     close(brief);
@@ -319,7 +319,7 @@ static void a_unix_peer_that_has_closed_was_established(void)
     close(fd);
 
     /* One that was never taken from the queue has failed. */
-    fd = tm_sock_connect(&address);
+    fd = tm_sock_connect(&address, false);
     CHECK(fd >= 0);
     close(listener);
     CHECK(tm_sock_established(fd) == -ECONNRESET);

@@ -65,7 +65,7 @@ static void connection(int fds[2], struct tm_peer *from, struct tm_peer *to)
     CHECK(bind(listener, &address.any, address.length) == 0 && listen(listener, 1) == 0);
     CHECK(getsockname(listener, &address.any, &address.length) == 0);
     tm_peer_from(to, &address);
-    fds[1] = tm_sock_connect(&address);
+    fds[1] = tm_sock_connect(&address, false);
     CHECK(fds[1] >= 0);
     while ((fds[0] = tm_sock_accept(listener, from)) == -EAGAIN)
         ;

@@ -28,7 +28,8 @@ TCP_ONLY = frozenset(
     {"recv", "recv_peek", "recv_drop", "send", "setsockopt_nodelay", "setsockopt_linger", "ioctl"}
 )
 WITHOUT_PIPES = frozenset({"recv_peek", "recv_drop", "recvmmsg_peek", "recvmmsg_drop"})
-WITH_PIPES = frozenset({"splice_in", "splice_out", "write", "pipe2", "fcntl_size"})
+WITH_PIPES = frozenset({"splice_in", "splice_out", "tee", "write", "pipe2", "fcntl_size"})
+MIRRORED = frozenset({"tee"})
 COPYING = frozenset({"recv", "recvmmsg"})
 # What has to happen for a site to be called at all.
 NO_PROC = (Rule("opendir", ENFILE),)
@@ -47,7 +48,7 @@ SELDOM = AT_START | AFTER_ACCEPT | {"read", "recvmsg", "write"}
 class Case:
     """deaths: how often the worker is killed in the middle, with the faults on. pipes: how many
     it may open. storm: everything fails besides, each call with this probability; deadly: and
-    the worker dies now and then."""
+    the worker dies now and then. mirrored: every connection has a shadow."""
 
     rules: tuple[Rule, ...]
     client: Family = "v4"
@@ -57,6 +58,7 @@ class Case:
     seed: int = 0
     storm: float = 0.0
     deadly: bool = False
+    mirrored: bool = False
 
     def all_rules(self) -> list[Rule]:
         found = list(self.rules)
@@ -86,7 +88,9 @@ class Case:
         )
         if self.storm:
             rules += f" storm {self.storm}{' deadly' * self.deadly}"
-        return f"{rules} {self.client}-{self.server} pipes {self.pipes} deaths {self.deaths}"
+        return f"{rules} {self.client}-{self.server} pipes {self.pipes} deaths {self.deaths}" + (
+            " mirrored" * self.mirrored
+        )
 
     def dump(self) -> str:
         return json.dumps(asdict(self))
@@ -142,6 +146,7 @@ def case(site: str, rules: Sequence[Rule], chance: random.Random, deaths: int = 
         pipes,
         deaths,
         chance.randrange(1 << 30),
+        mirrored=site in MIRRORED,
     )
 
 
@@ -175,6 +180,11 @@ def everything(seed: int) -> Iterator[Case]:
         if site not in SELDOM:
             yield case(site, [Rule(site, death, every=5, count=20)], chance)
             yield case(site, [Rule(site, death, every=17, count=20)], chance)
+
+
+def with_shadows(found: Sequence[Case]) -> list[Case]:
+    """The same while every connection has a shadow."""
+    return [replace(one, mirrored=True) for one in found]
 
 
 def storms(seed: int, count: int) -> list[Case]:

@@ -23,15 +23,19 @@ from pathlib import Path
 
 from tcpmux.shm._declared import PRESENT
 from tcpmux.shm._readings import Counters
+from tcpmux.shm.mirror_status import FATES
+from tcpmux.shm.rules import RouteRules
 from tcpmux.worker.messages import MESSAGE, WAKE
 from tests.fault.cases import Case
 from tests.fault.control import Control
 from tests.fault.conversations import KINDS, RECEIVE_BUFFER, Talk
+from tests.fault.shadows import Shadows
 from tests.fault.sites import COUNTED_OR_NOT, DEATHS, INDISPENSABLE, SHORT, SITES, UNCOUNTED
 from tests.relay.harness import Destination, RelayWorker, address_of, bound, listen
 from tests.support import patient, short_directory, wait_for
 
 DEADLINE = patient(4)  # s, for conversations that take a fraction of one
+LATE = 6  # s: a shadow may end 5 s after its connection
 IDLE_PIPES = 64  # csrc/pipe_pool.h: TM_PIPES_IDLE
 MAX_WAKEUPS = 60_000  # of one case; a loop that waits for nothing makes that many in a second
 
@@ -73,7 +77,12 @@ class Stage:
         for endpoint in self.endpoints:
             endpoint.setblocking(False)
         addresses = tuple(map(address_of, [self.refusing, *self.endpoints]))
-        self.worker = RelayWorker(directory, [Destination(addresses)], pipes=case.pipes)
+        self.shadows = Shadows() if case.mirrored else None
+        destinations, rules = [Destination(addresses)], RouteRules()
+        if self.shadows:
+            destinations.append(Destination((self.shadows.address,), weight=0))
+            rules = RouteRules(mirror_to=1, mirror_share=10_000, mirror_lag=1 << 17)
+        self.worker = RelayWorker(directory, destinations, pipes=case.pipes, rules=rules)
         self.before = descriptors(self.worker.live.pid)[0]
 
     def talk(self, case: Case, outcome: Outcome, control: Control | None) -> None:
@@ -102,7 +111,8 @@ class Stage:
             listener = worker.listeners[case.client]
             for kind in KINDS:
                 talk.open(kind, listener.getsockname(), listener.family)
-            stuck = talk.run(worker, DEADLINE, harass if control else None)
+            deadline = DEADLINE + case.mirrored * LATE
+            stuck = talk.run(worker, deadline, harass if control else None)
         finally:
             if control:
                 control.disarm()
@@ -175,6 +185,12 @@ class Stage:
             if counters.opened != sum(counters.closed):
                 outcome.problems.append(f"slot {slot} is not balanced: {counters}")
         outcome.closed = worker.closed()
+        route = worker.route()
+        ended = {word: getattr(route, name) for name, word in FATES.items()}
+        if route.mirrored != sum(ended.values()) or bool(ended["agreed"]) > bool(self.shadows):
+            outcome.problems.append(f"{route.mirrored} shadows, which ended so: {ended}")
+        if self.shadows and self.shadows.wrong:
+            outcome.problems.append(f"shadows heard what was not said: {self.shadows.wrong}")
         others, pipes = descriptors(worker.live.pid)
         if others != self.before:
             outcome.problems.append(f"{others} descriptors where there were {self.before}")
@@ -187,6 +203,11 @@ class Stage:
         finally:
             for sock in (self.refusing, *self.endpoints):
                 sock.close()
+            self._close_shadows()
+
+    def _close_shadows(self) -> None:
+        if self.shadows:
+            self.shadows.close()
 
     def abandon(self) -> None:
         """The end of one that can't be ended in order."""
@@ -198,12 +219,13 @@ class Stage:
             os.waitpid(self.worker.pid, 0)
         for sock in (self.refusing, *self.endpoints, *self.worker.listeners.values()):
             sock.close()
+        self._close_shadows()
 
 
-def key_of(case: Case) -> tuple[str, str, int, bool]:
+def key_of(case: Case) -> tuple[str, str, int, bool, bool]:
     """Cases with the same may follow each other on one stage. Starts that fail make the guardian
     wait longer each time, so these get one each."""
-    return (case.client, case.server, case.pipes, case.kills)
+    return (case.client, case.server, case.pipes, case.kills, case.mirrored)
 
 
 def _harmful(case: Case, control: Control) -> bool:

@@ -380,6 +380,13 @@ ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, un
     return moved;
 }
 
+ssize_t tee(int in, int out, size_t size, unsigned flags)
+{
+    REAL(tee);
+    int error = fault(FAULT_tee, CALLER);
+    return error > 0 ? fail_with(error) : MADE(real(in, out, less(error, size), flags));
+}
+
 ssize_t write(int fd, const void *data, size_t size)
 {
     REAL(write);

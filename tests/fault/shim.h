@@ -29,6 +29,7 @@
     SITE(sendmmsg, sendmmsg)                                                                   \
     SITE(splice_in, splice)                                                                    \
     SITE(splice_out, splice)                                                                   \
+    SITE(tee, tee)                                                                             \
     SITE(write, write)                                                                         \
     SITE(read, read)                                                                           \
     SITE(pipe2, pipe2)                                                                         \

@@ -67,6 +67,7 @@ SITES: Final[dict[str, frozenset[int]]] = {
     "sendmmsg": WRITING | SHORT,
     "splice_in": READING | SHORT | {codes.ENOMEM},
     "splice_out": TRY_AGAIN | SHORT | {codes.EPIPE, codes.ECONNRESET, codes.ENOMEM},
+    "tee": TRY_AGAIN | SHORT | {codes.ENOMEM},
     "write": INTERRUPTED | SHORT | {codes.ENOMEM},  # a page for the pipe
     "read": TRY_AGAIN,
     "pipe2": frozenset({codes.EMFILE, codes.ENFILE}),

@@ -13,7 +13,7 @@ import random
 
 import pytest
 
-from tests.fault.cases import Case, once_each, sample
+from tests.fault.cases import Case, once_each, sample, with_shadows
 from tests.fault.control import Control, Rule
 from tests.fault.runner import run
 from tests.fault.sites import AFTER_ACCEPT, DIE_AFTER, SITES
@@ -48,6 +48,15 @@ def test_every_call_fails_once(control: Control, part: int) -> None:
     assert fired.keys() <= SITES.keys()
 
 
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_call_fails_once_beside_shadows(control: Control, part: int) -> None:
+    """Which harm no connection either, hear nothing that was not said, and are counted."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    fired = play(with_shadows(once_each(seed))[part::PARTS], control)
+    assert sum(fired.values()) > len(fired) // 2
+
+
 @pytest.mark.parametrize("client", ["v4", "v6", "unix"])
 def test_a_half_close_outlives_deaths_when_the_kernel_tells_nothing(
     control: Control, client: Family
@@ -75,3 +84,10 @@ def test_some_of_all_the_rest(control: Control) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     assert sum(play(sample(seed, SAMPLE), control).values()) > SAMPLE // 2
+
+
+def test_some_of_all_the_rest_beside_shadows(control: Control) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    cases = with_shadows(sample(seed, SAMPLE // 2))
+    assert sum(play(cases, control).values()) > SAMPLE // 4

@@ -579,7 +579,7 @@ def test_a_connect_fails_over_to_another_destination_if_asked(
         assert answers(port, 40) == {"one": 40}
         assert proxy.destination("v1")["picked"] == {
             "weighted": 20, "only": 0, "sticky": 0, "spilled": 0, "failed_over": 20,
-            "rehomed": 0,
+            "rehomed": 0, "mirrored": 0,
         }  # fmt: skip
         closed = proxy.destination("v2")["closed"]
         assert {reason: count for reason, count in closed.items() if count} == {"passed_on": 20}

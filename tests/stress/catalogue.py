@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.stress import converging, events, overlaps, prefaces, rollouts
+from tests.stress import converging, events, mirroring, overlaps, prefaces, rollouts
 from tests.stress.events import Acted
 from tests.stress.load import Load
 from tests.stress.targets import Target
@@ -32,6 +32,7 @@ EVENTS = {
     "converge": Event(converging.converge, 1000, 40, 1, Load(bulk=2, small=10, rate=20)),
     "rehome": Event(converging.rehome, 1000, 40, 1, Load(bulk=2, small=10, rate=20)),
     "rollout": Event(rollouts.rollouts, 100, 6, 1, Load(bulk=2, small=10, rate=20)),
+    "mirror": Event(mirroring.mirror, 1000, 40, 1, Load(bulk=2, small=10, rate=20)),
     "queued-kill": Event(events.queued_kill, 50, 3, 5),
     "worker-count": Event(events.worker_count, 10, 1, 3),
     "master-kill": Event(events.master_kill, 10, 2, 1),

@@ -19,11 +19,10 @@ from tcpmux.control.history import MARKS_OF_A_KIND, POINTS, STEP, History
 from tcpmux.control.master_link import MasterRefused
 from tcpmux.control.slices import Slices
 from tcpmux.master.events import Event, Events
-from tcpmux.rollout.statistics import quantile
 from tcpmux.shm._declared import CLOSE_REASONS, PICK_REASONS, SLOT_COUNTERS, TIMES
 from tcpmux.shm._readings import LATENCY_BOUNDS_US
 from tcpmux.shm.build import build_image
-from tcpmux.shm.counters import Histogram, SlotCounters, Times
+from tcpmux.shm.counters import Histogram, SlotCounters, Times, quantile
 from tcpmux.shm.slots import Names
 
 LISTEN = Address("127.0.0.1", 31400, "")

@@ -52,6 +52,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "history": (("r",), {}),
     "set_weights": (("r/1", {"v1": 1, "v2": "+5"}), {"force": True}),
     "undo": (("r",), {"force": True}),
+    "set_mirror": (("r", 0.5), {"to": "v2"}),
     "set_rule_weights": (("r", "x", {"v1": 1, "v2": "+5"}), {"force": True}),
     "explain": (
         ("r",),

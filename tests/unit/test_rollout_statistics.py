@@ -13,7 +13,8 @@ from statistics import NormalDist
 
 import pytest
 
-from tcpmux.rollout.statistics import binomial, fisher, mann_whitney, quantile, tail_quantile
+from tcpmux.rollout.statistics import binomial, fisher, mann_whitney, tail_quantile
+from tcpmux.shm.counters import quantile
 
 FISHER = [
     (4, 61, 0, 1204, 4.914290049511813e-06),
