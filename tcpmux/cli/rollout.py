@@ -41,8 +41,15 @@ def _read(read: Callable[[Any], Any], *, off: bool = False) -> Any:
     return callback
 
 
-def _steps(text: str) -> list[float]:
-    return list(plan.steps([part.strip() for part in text.split(",")]))
+def _steps(text: str) -> tuple[list[float], float]:
+    """(shares, s of the shadow before them)"""
+    from tcpmux.config.duration import parse_duration
+
+    first, *rest = parts = [part.strip() for part in text.split(",")]
+    word, colon, lasts = first.partition(":")
+    if word.strip() == plan.SHADOW and colon:
+        return list(plan.steps(rest)), parse_duration(lasts.strip())
+    return list(plan.steps(parts)), 0.0
 
 
 def _within(text: str) -> float:
@@ -64,7 +71,12 @@ def _rate(text: str) -> float:
 @click.argument("action", type=click.Choice(ACTIONS), metavar="ACTION")
 @click.argument("route", required=False, shell_complete=completing.route)
 @click.option("--to", metavar="DESTINATION", help="The version that is to take over.")
-@click.option("--steps", callback=_read(_steps), metavar="LIST", help="Its shares: 1%,10%,100%.")
+@click.option(
+    "--steps",
+    callback=_read(_steps),
+    metavar="LIST",
+    help="Its shares: shadow:5m,1%,100%.",
+)
 @click.option(
     "--bake", callback=seconds, metavar="DURATION", help="How long each step lasts at least."
 )
@@ -205,6 +217,8 @@ def _plan_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """Those that are given, as the API has them."""
     keys = ("to", "steps", "bake", "min_connections", "max_wait", "then", "existing")
     values = {key: given[key] for key in keys if given[key] is not None}
+    if given["steps"] is not None:
+        values["steps"], values["shadow"] = given["steps"]
     judge: dict[str, Any] = {}
     for key in ("connect_failures", "resets", "early_close", "first_error", "first_byte_p95"):
         if given[key] is not None:

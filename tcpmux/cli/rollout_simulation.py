@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,7 @@ def simulate(name: str | None, values: Mapping[str, Any], given: Mapping[str, An
         plan = plan_from(values, route.rollout or Plan(to=""))
     except ValueError as error:
         raise UsageError(str(error)) from None
+    plan = replace(plan, shadow=0.0)  # copies of what is drawn would show nothing
     names = [destination.name for destination in route.destinations]
     if plan.to not in names:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -17,6 +17,7 @@ from tcpmux.rollout.judgement import DEFAULT_LIMITS, Limits
 from tcpmux.rollout.plan import (
     EARLY,
     EXISTING,
+    SHADOW,
     THENS,
     Plan,
     confidence,
@@ -30,6 +31,12 @@ from tcpmux.rollout.plan import (
 )
 
 _PERCENT = {"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]{1,3})?%$"}
+_SHADOW = {
+    "type": "object",
+    "properties": {SHADOW: DURATION_SCHEMA},
+    "required": [SHADOW],
+    "additionalProperties": False,
+}
 _SHARE = {"anyOf": [_PERCENT, {"enum": ["off", False]}]}
 _FACTOR = {"anyOf": [{"type": "string", "pattern": r"^[0-9.]+x$"}, {"enum": ["off", False]}]}
 _FACTORS = {"type": "string", "pattern": r"^[0-9.]+x\.\.[0-9.]+x$"}
@@ -51,10 +58,20 @@ def _share(value: Any) -> float:
     return found
 
 
-def _steps(value: Any) -> tuple[float, ...]:
+class Steps(NamedTuple):
+    """shadow: s before the first share; 0 = none."""
+
+    shares: tuple[float, ...]
+    shadow: float = 0.0
+
+
+def _steps(value: Any) -> Steps:
     if not isinstance(value, list):
         raise ValueError(f"expected a list such as [1%, 10%, 100%], got {describe(value)}")
-    return steps(value)
+    first = value[0] if value else None
+    if isinstance(first, dict) and [*first] == [SHADOW]:
+        return Steps(steps(value[1:]), duration(first[SHADOW], 0.001, 30 * DAY))
+    return Steps(steps(value))
 
 
 def _word(words: tuple[str, ...]) -> Any:
@@ -153,10 +170,14 @@ class RollbackModel(Strict):
 class RolloutModel(Strict):
     to: Name = Field(description="The destination that is to take over.")
     steps: Annotated[
-        tuple[float, ...],
+        Steps,
         BeforeValidator(_steps),
-        WithJsonSchema({"type": "array", "items": _PERCENT, "minItems": 1}),
-    ] = Field(default=_DEFAULT.steps, description="Its shares, one after the other.")
+        WithJsonSchema({"type": "array", "items": {"anyOf": [_PERCENT, _SHADOW]}, "minItems": 1}),
+    ] = Field(
+        default=Steps(_DEFAULT.steps),
+        description="Its shares, one after the other. Before them `shadow: 5m`: for so long it "
+        "gets copies of connections alone.",
+    )
     bake: _duration() = Field(  # type: ignore[valid-type]
         default=_DEFAULT.bake, description="How long each step lasts at least."
     )
@@ -183,13 +204,14 @@ class RolloutModel(Strict):
     def made(self) -> Plan:
         return Plan(
             self.to,
-            self.steps,
+            self.steps.shares,
             self.bake,
             self.min_connections,
             self.max_wait,
             self.then,
             self.judge.made(),
             self.rollback.existing,
+            self.steps.shadow,
             self.hooks.made(),
         )
 
@@ -222,7 +244,8 @@ def _judge(limits: Limits) -> Iterator[tuple[str, str]]:
 def plan_pairs(plan: Plan) -> Pairs:
     """As it stands in a file."""
     yield "to", plan.to
-    yield "steps", f"[{steps_text(plan.steps)}]"
+    before = f"{SHADOW}: {format_duration(plan.shadow)}, " if plan.shadow else ""
+    yield "steps", f"[{before}{steps_text(plan.steps)}]"
     yield "bake", format_duration(plan.bake)
     yield "min_connections", str(plan.min_connections)
     yield "max_wait", format_duration(plan.max_wait)

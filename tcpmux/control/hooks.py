@@ -23,7 +23,7 @@ from tcpmux.control.hook_requests import HookFailed, HookRequests, outside
 from tcpmux.errors import plural, printable
 from tcpmux.rollout.hooks import NO_HOOKS, Hooks, hooks_from, site_of
 from tcpmux.rollout.machine import Action, Do, Rollout
-from tcpmux.rollout.plan import percent_text
+from tcpmux.rollout.plan import share_name
 
 if TYPE_CHECKING:
     from tcpmux.control.master_link import MasterLink
@@ -297,7 +297,7 @@ def _headers(rollout: Rollout, action: Action) -> dict[str, str]:
         "Tcpmux-Route": rollout.route,
         "Tcpmux-To": rollout.plan.to,
         "Tcpmux-Step": str(action.step + 1),
-        "Tcpmux-Share": percent_text(rollout.plan.steps[action.step]),
+        "Tcpmux-Share": share_name(rollout.plan.shares[action.step]),
     }
 
 
@@ -311,7 +311,7 @@ def _document(rollout: Rollout, event: str, text: str, by: str, step: int) -> di
         "route": rollout.route,
         "to": rollout.plan.to,
         "step": step + 1,
-        "steps": [percent_text(share) for share in rollout.plan.steps],
+        "steps": [share_name(share) for share in rollout.plan.shares],
         "weights": rollout.weights,
         "text": printable(text),
         "by": printable(by),

@@ -452,10 +452,10 @@ class Operations(Reading):
     )
     def start_rollout(self, route: str, plan: Mapping[str, Any]) -> Call[RolloutStatus]:
         """Begins a rollout, and does not wait: rollouts() has its state. plan: to, steps (texts
-        such as 5%, or shares 0..1), bake and max_wait in seconds, min_connections, then, existing,
-        and judge: connect_failures, resets, early_close and first_error (shares; null = off),
-        early_within, first_byte_p95 (a factor), duration_p50 (two), confidence. What is not given
-        is as the route's `rollout` says."""
+        such as 5%, or shares 0..1), shadow, bake and max_wait in seconds, min_connections, then,
+        existing, and judge: connect_failures, resets, early_close and first_error (shares; null =
+        off), early_within, first_byte_p95 (a factor), duration_p50 (two), confidence. What is not
+        given is as the route's `rollout` says."""
         return Call({"route": route}, body=dict(plan))
 
     @operation(

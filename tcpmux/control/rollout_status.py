@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpmux.control.metric_families import Family, label
 from tcpmux.rollout.machine import PAUSED, RUNNING, Reading, Rollout
-from tcpmux.rollout.plan import percent_text
+from tcpmux.rollout.plan import share_name
 
 if TYPE_CHECKING:
     from tcpmux.rollout.judgement import Counts
@@ -60,7 +60,7 @@ def shown(rollout: Rollout, reading: Reading) -> dict[str, Any]:
         "state": rollout.state,
         "reason": rollout.reason,
         "step": rollout.step + 1,
-        "steps": [percent_text(share) for share in rollout.plan.steps],
+        "steps": [share_name(share) for share in rollout.plan.shares],
         "share": rollout.share,
         "began_at": rollout.began,
         "step_seconds": max(0.0, time.monotonic() - rollout.window_at),

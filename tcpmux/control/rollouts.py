@@ -41,6 +41,7 @@ from tcpmux.rollout.machine import (
 )
 from tcpmux.rollout.plan import Plan, percent_text, plan_from, steps_text
 from tcpmux.shm.image import ADMIN_STATES, READY, RouteRow
+from tcpmux.shm.mirror import mirroring_of, set_at_run_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -251,8 +252,10 @@ class Rollouts:
         routes = self._view.image()[1].routes
         return next((route for route in routes if route.name == name), None)
 
-    def _reading(self, rollout: Rollout, route: RouteRow) -> Reading:
-        return reading_of(self._view, rollout, route, time.monotonic())
+    def _reading(self, rollout: Rollout, route: RouteRow, step: int | None = None) -> Reading:
+        """step: that is read for; None = the present one."""
+        at = rollout.step if step is None else step
+        return reading_of(self._view, rollout, route, time.monotonic(), rollout.is_shadow(at))
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -272,15 +275,34 @@ class Rollouts:
 
     async def _enter(self, rollout: Rollout, step: int) -> None:
         try:
+            await self._mirror(rollout, on=rollout.is_shadow(step))
             await self._set_weights(rollout, rollout.weights_of(step))
         except MasterRefused as error:
             rollout.pending = ""
-            await self._pause(rollout, f"the weights of the step are refused: {one_line(error)}")
+            await self._pause(rollout, f"the step is refused: {one_line(error)}")
             return
         route = self._row(rollout.route)
         if route is not None:
-            rollout.entered(step, self._reading(rollout, route))
+            rollout.entered(step, self._reading(rollout, route, step))
         await self._save()
+
+    async def _mirror(self, rollout: Rollout, *, on: bool) -> None:
+        """The new version gets copies of all connections, or of none. If the file has it get some,
+        it stays as the file says. Raises TcpmuxError."""
+        assert self._master is not None
+        route = self._row(rollout.route)
+        if not rollout.plan.shadow or route is None:
+            return
+        here, is_own = mirroring_of(route), set_at_run_time(route) is not None
+        ours = here.to == rollout.plan.to and here.share > 0
+        if ours != on and (on or is_own):
+            await self._master.request(
+                "set_mirror",
+                route=rollout.route,
+                percent=100 if on else 0,
+                to=rollout.plan.to,
+                by=BY,
+            )
 
     async def _set_weights(
         self, rollout: Rollout, weights: Mapping[str, int], *, back: bool = False
@@ -316,6 +338,8 @@ class Rollouts:
             await self._save()
             await self._set_weights(rollout, rollout.weights, back=True)
             await self._follow(rollout)
+        with suppress(MasterRefused):  # a route that is gone mirrors nothing
+            await self._mirror(rollout, on=False)
         await self._ended(rollout, end, text, by)
 
     async def _follow(self, rollout: Rollout) -> None:
@@ -386,7 +410,7 @@ class Rollouts:
         states = {row.name: ADMIN_STATES[row.state] for row in route.destinations}
         async with self._lock:
             self._check_free(name)
-            problem = problem_of(plan, weights, states)
+            problem = problem_of(plan, weights, states) or _mirror_problem(plan, route)
             if problem:
                 raise MasterRefused("refused", f"{name}: {problem}")
             rollout = Rollout(name, plan, time.time(), weights, dict(weights), by=by)
@@ -399,7 +423,7 @@ class Rollouts:
                 raise MasterRefused(
                     "refused", f"a rollout's state can't be kept: {self._file.failed}"
                 )
-            says = f"{name}: rollout to {plan.to}: {steps_text(plan.steps)}"
+            says = f"{name}: rollout to {plan.to}: {steps_text(plan.shares)}"
             self.hooks.tell(rollout, "started", says, by)
             await self._say(name, says, by=by)
             if not self.hooks.of(name).gate:  # else when that says so
@@ -475,7 +499,7 @@ class Rollouts:
 
     async def _promote(self, rollout: Rollout, by: str, *, full: bool) -> None:
         """To the next step, or past the last one."""
-        last = len(rollout.plan.steps) - 1
+        last = len(rollout.plan.shares) - 1
         is_over = full or rollout.step >= last
         if rollout.step < last or rollout.state != RUNNING:
             step = last if is_over else rollout.step + 1
@@ -517,12 +541,23 @@ def _gone(rollout: Rollout, route: RouteRow | None) -> str:
     return ""
 
 
+def _mirror_problem(plan: Plan, route: RouteRow) -> str:
+    """Why the route can't begin with a shadow; "" = it can, or need not."""
+    now = mirroring_of(route)
+    if plan.shadow and now.share and now.to != plan.to:
+        return f"its connections are mirrored to {now.to} already: end that, or leave out shadow"
+    return ""
+
+
 def _changed(rollout: Rollout, route: RouteRow) -> str:
     """What somebody else has done to its route; "" = nothing."""
     weights = weights_of(route)
     if weights != rollout.weights:
         now = " ".join(f"{name}={weight}" for name, weight in weights.items())
         return f"its weights are {now} now, which somebody else has set; resume sets the step's"
+    mirror = mirroring_of(route)
+    if rollout.is_shadow(rollout.step) and not (mirror.share and mirror.to == rollout.plan.to):
+        return f"its mirror is {mirror} now, which somebody else has set; resume sets it again"
     (row,) = (each for each in route.destinations if each.name == rollout.plan.to)
     if row.state != READY:
         return f"{row.name} is {ADMIN_STATES[row.state]}"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tcpmux.errors import plural
 from tcpmux.rollout.judgement import NO_COUNTS, Counts, Histograms, Judge, Names, Verdict
-from tcpmux.rollout.plan import Plan, percent_text, weights_at
+from tcpmux.rollout.plan import Plan, percent_text, share_name, weights_at
 
 UNAVAILABLE_TIME = 5.0  # s without an endpoint in service, and it is rolled back
 MAX_VERDICTS = 64
@@ -90,14 +90,25 @@ class Rollout:
     @property
     def share(self) -> float:
         """Of the present step."""
-        return self.plan.steps[self.step] if self.step >= 0 else 0.0
+        return self.plan.shares[self.step] if self.step >= 0 else 0.0
+
+    @property
+    def bake(self) -> float:
+        """How long the present step lasts at least, in s."""
+        return self.plan.shadow if self.is_shadow(self.step) else self.plan.bake
 
     @property
     def is_last(self) -> bool:
-        return self.step >= len(self.plan.steps) - 1
+        return self.step >= len(self.plan.shares) - 1
+
+    def is_shadow(self, step: int) -> bool:
+        """In which the new version gets copies alone."""
+        return step == 0 and self.plan.shadow > 0
 
     def weights_of(self, step: int) -> dict[str, int]:
-        return weights_at(self.plan.steps[step], self.plan.to, self.before)
+        if self.is_shadow(step):
+            return self.back()
+        return weights_at(self.plan.shares[step], self.plan.to, self.before)
 
     def back(self) -> dict[str, int]:
         """As before, but nothing for the new version."""
@@ -118,7 +129,7 @@ class Rollout:
 
     def entered(self, step: int, reading: Reading) -> None:
         """The weights of a step are in force."""
-        if self.step >= 0 and self.share < 1 and self.windows:
+        if 0 < self.share < 1 and self.windows:
             found = reading.old - self.base_old
             if found.opened >= min(self.plan.min_connections, self.frozen.opened):
                 self.frozen = found
@@ -200,7 +211,7 @@ def _go_on(rollout: Rollout, reading: Reading, new: Counts, old: Counts, found: 
 def _wait(rollout: Rollout, age: float) -> Action:
     """But not for ever."""
     plan = rollout.plan
-    if age < max(plan.max_wait, plan.bake):
+    if age < max(plan.max_wait, rollout.bake):
         return Action(Do.NOTHING)
     text = f"{rollout.waits}, and max_wait is over"
     return Action(Do.ROLL_BACK if plan.then == "rollback" else Do.PAUSE, text)
@@ -222,8 +233,8 @@ def _waits(rollout: Rollout, age: float, new: Counts, old: Counts, found: Verdic
         if opened < plan.min_connections:
             text = f"waiting for {plural(plan.min_connections, 'connection')} of {name}"
             return f"{text}: {opened} so far{_time_left(opened, plan.min_connections, age)}"
-    if age < plan.bake:
-        return f"baking for {plan.bake - age:.0f} s more"
+    if age < rollout.bake:
+        return f"baking for {rollout.bake - age:.0f} s more"
     if found.kind == "doubtful":
         return f"in doubt: {found.text}"
     return "" if found.kind == "good" else found.text
@@ -240,8 +251,8 @@ def _enter(rollout: Rollout, step: int) -> Action:
 
 
 def step_text(rollout: Rollout, step: int) -> str:
-    share = percent_text(rollout.plan.steps[step])
-    return f"{share} to {rollout.plan.to} (step {step + 1} of {len(rollout.plan.steps)})"
+    shares = rollout.plan.shares
+    return f"{share_name(shares[step])} to {rollout.plan.to} (step {step + 1} of {len(shares)})"
 
 
 def problem_of(plan: Plan, weights: Mapping[str, int], states: Mapping[str, str]) -> str:
@@ -255,10 +266,10 @@ def problem_of(plan: Plan, weights: Mapping[str, int], states: Mapping[str, str]
     if not others:
         return "no other version has weight, which it could be compared with"
     every = sum(weights.values())
-    if weights[plan.to] / every > plan.steps[0] + 1e-9:
+    if weights[plan.to] / every > plan.shares[0] + 1e-9:
         return (
             f"{plan.to} has {percent_text(weights[plan.to] / every)} already, and the first step "
-            f"is {percent_text(plan.steps[0])}: begin with a greater one, or set its weight to 0"
+            f"is {share_name(plan.shares[0])}: begin with a greater one, or set its weight to 0"
         )
     if states[plan.to] != "ready":
         return f"{plan.to} is {states[plan.to]}: enable it first"
@@ -267,7 +278,7 @@ def problem_of(plan: Plan, weights: Mapping[str, int], states: Mapping[str, str]
 
 def _weights_problem(plan: Plan, weights: Mapping[str, int]) -> str:
     try:
-        for share in plan.steps:
+        for share in plan.shares:
             weights_at(share, plan.to, weights)
     except ValueError as error:
         return str(error)
@@ -278,5 +289,5 @@ def step_states(rollout: Rollout) -> Sequence[str]:
     """`done`, `now` or `to come`, of each step."""
     return [
         "done" if i < rollout.step else "now" if i == rollout.step else "to come"
-        for i in range(len(rollout.plan.steps))
+        for i in range(len(rollout.plan.shares))
     ]

@@ -23,16 +23,16 @@ EARLY = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 
 CONFIDENCES = (1e-12, 0.01)
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)%")
 _FACTOR = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)x")
-NO_SHADOW = (
-    "the step shadow is not in this build of tcpmux, which mirrors no connections: leave it out"
-)
+SHADOW = "shadow"
+NO_SHADOW = "shadow is the first step alone, and has a time: shadow: 5m"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """to: the destination. steps: its shares, 0..1, each more than the one before. bake, max_wait:
     s of each step; min_connections of the new version in it. then: what follows max_wait.
-    existing: what a rollback does with connections that the new version has. hooks: of the file
+    existing: what a rollback does with connections that the new version has. shadow: s before all
+    steps in which it gets copies of connections and nothing else; 0 = none. hooks: of the file
     alone, and not in as_json()."""
 
     to: str
@@ -43,7 +43,13 @@ class Plan:
     then: str = "pause"
     limits: Limits = DEFAULT_LIMITS
     existing: str = "keep"
+    shadow: float = 0.0
     hooks: Hooks = NO_HOOKS
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of all steps, the shadow among them: 0."""
+        return (0.0, *self.steps) if self.shadow else self.steps
 
 
 def percent(text: object) -> float:
@@ -102,7 +108,7 @@ def steps(values: Sequence[object]) -> tuple[float, ...]:
         raise ValueError(f"expected 1..{MAX_STEPS} steps such as 1%, 10%, 100%")
     for value in values:
         names = list(value) if isinstance(value, Mapping) else [str(value).partition(":")[0]]
-        if "shadow" in [str(name).strip() for name in names]:
+        if SHADOW in [str(name).strip() for name in names]:
             raise ValueError(NO_SHADOW)
         found.append(percent(value.strip() if isinstance(value, str) else value))
     if any(later <= one for one, later in zip([0.0, *found], found, strict=False)):
@@ -116,8 +122,13 @@ def percent_text(share: float) -> str:
     return f"{round(share * 100, 3):g}%"
 
 
+def share_name(share: float) -> str:
+    """Of a step."""
+    return percent_text(share) if share else SHADOW
+
+
 def steps_text(shares: Sequence[float]) -> str:
-    return ", ".join(map(percent_text, shares))
+    return ", ".join(map(share_name, shares))
 
 
 def weights_at(share: float, to: str, before: Mapping[str, int]) -> dict[str, int]:
@@ -240,6 +251,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "min_connections": lambda value: int(_number(value, "min_connections", 1, 10_000_000)),
     "then": lambda value: _word(value, "then", THENS),
     "existing": lambda value: _word(value, "existing", EXISTING),
+    "shadow": lambda value: _number(value, "shadow", 0, 30 * DAY),
 }
 
 

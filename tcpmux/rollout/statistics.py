@@ -85,9 +85,10 @@ def _deviation(share: float) -> float:
 
 
 def tail_quantile(counts: Sequence[int], bounds: Sequence[float], part: float) -> float:
-    """As quantile(), of times that are known by buckets some times as wide as one another: within
-    one, logarithms of values are taken as spread like a part of a normal distribution. With even
-    spread what is twice as slow, in the same bucket, would seem to be hardly slower."""
+    """As that of tcpmux.shm.counters, of times that are known by buckets some times as wide as one
+    another: within one, logarithms of values are taken as spread like a part of a normal
+    distribution. With even spread what is twice as slow, in the same bucket, would seem to be
+    hardly slower."""
     every = sum(counts)
     wanted, below, lower = every * part, 0, bounds[0] / 2
     if not every:

@@ -160,10 +160,13 @@ def test_steps_that_make_no_sense(values: list[Any], why: str) -> None:
 
 
 def test_a_plan_comes_back_from_json() -> None:
-    plan = plan_from({"to": "v2", "steps": ["1%", 0.5], "judge": {"resets": None}}, Plan(to=""))
+    asked = {"to": "v2", "steps": ["1%", 0.5], "shadow": 300, "judge": {"resets": None}}
+    plan = plan_from(asked, Plan(to=""))
+    assert plan.shares == (0.0, 0.01, 0.5)
     assert plan_from(json.loads(json.dumps(as_json(plan))), Plan(to="")) == plan
     for values in ({"x": 1}, {"judge": {"x": 1}}, {"judge": 5}, {"steps": 5}, {"then": "x"},
-                   {"bake": -1}, {"judge": {"resets": 2}}, {"to": 5}):  # fmt: skip
+                   {"shadow": "5m"}, {"bake": -1}, {"judge": {"resets": 2}},
+                   {"to": 5}):  # fmt: skip
         with pytest.raises(ValueError, match=r"expected|unknown"):
             plan_from(values, plan)
 
