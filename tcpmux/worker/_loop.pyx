@@ -46,8 +46,8 @@ from tcpmux.worker._plane cimport (
     tm_handoff_event, tm_handoff_quota, tm_handoff_recover, tm_handoff_some, TM_MESSAGE_FDS,
     TM_MESSAGE_STARTED, tm_outcome_end_all, tm_pipe_pool_destroy, tm_pipe_pool_init,
     tm_rate_allow, tm_record_free_dead, tm_recover_records, tm_relay_resume, tm_resume_all,
-    TM_SHAPE_MOST_POWER, tm_sock_host_paces, tm_stall_look, tm_waiter_init, tm_waiter_wait,
-    tm_wheel_init, tm_wheel_wait, tm_worker, tm_worker_use,
+    TM_SHAPE_MOST_POWER, tm_slice_ask, TM_SLICE_NS, tm_sock_host_paces, tm_stall_look,
+    tm_waiter_init, tm_waiter_wait, tm_wheel_init, tm_wheel_wait, tm_worker, tm_worker_use,
 )
 from tcpmux.worker._state cimport (
     ACCEPT_RETRY_MS, Loop, TAG_CHANNEL, TAG_LINES, TAG_LISTENERS, TAG_SIGNALS, TAG_TAKEOVER,
@@ -377,6 +377,7 @@ def run(int worker, Table table not None, Commons commons not None, Live live no
             loop.master.offered[i] = fd
         for i, fd in enumerate(kept):
             fds[i] = fd
+        tm_slice_ask(TM_SLICE_NS)  # a wish: what comes of it, the kernel decides
         with nogil:
             result = begin(loop, pipes, fds, count)
             if result == 0:

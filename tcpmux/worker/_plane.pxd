@@ -16,6 +16,11 @@ cdef extern from "sharing.h" nogil:
     pid_t tm_clone_sharing_descriptors()
 
 
+cdef extern from "slice.h" nogil:
+    int tm_slice_ask(uint64_t ns)
+    enum: TM_SLICE_NS
+
+
 cdef extern from "sock.h" nogil:
     bint tm_sock_host_paces()
     int tm_sock_accept(int listener, tm_peer *peer)

@@ -28,7 +28,8 @@ class Heard:
     def problem(self, whole: bool) -> str:
         """whole: it has ended well. "" = it is what its client says."""
         if len(self.bytes) < HEADER.size:
-            return "an end before a byte" if whole else ""
+            # Without a byte: a connect that seemed to fail.
+            return f"a clean end after {len(self.bytes)} bytes" if whole and self.bytes else ""
         _, number = HEADER.unpack(self.bytes[: HEADER.size])
         said = plans(KINDS[number], number)[0].data
         if not said.startswith(self.bytes):

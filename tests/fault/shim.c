@@ -514,7 +514,8 @@ ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 
 /* --- processes and clocks --------------------------------------------------------------------- */
 
-/* The guardian makes the worker by this, and a worker a new guardian. */
+/* The guardian makes the worker by this, and a worker a new guardian; a worker asks for shorter
+ * turns. */
 long syscall(long number, ...)
 {
     static long (*real)(long, ...);
