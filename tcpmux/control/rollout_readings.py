@@ -50,6 +50,12 @@ def counts_of_shadows(view: View, route: RouteRow, slot: int) -> Counts:
     )
 
 
+def answers_of_shadows(view: View, route: RouteRow) -> tuple[int, int]:
+    """(those that agreed, that were compared), since the start of the instance."""
+    counters = view.counters.slot(route.slot)
+    return counters.mirror_agreed, sum(getattr(counters, f"mirror_{word}") for word in COMPARED)
+
+
 def weights_of(route: RouteRow) -> dict[str, int]:
     return {row.name: row.weight for row in route.destinations}
 

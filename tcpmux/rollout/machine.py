@@ -71,7 +71,8 @@ class Rollout:
     frozen: Counts = NO_COUNTS
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     by: str = ""
-    # Of this process alone:
+    # Of this process alone. answers: (those of shadows that agreed, that were compared) before it.
+    answers: tuple[int, int] = (0, 0)
     judge: Judge | None = None
     last: Verdict | None = None
     waits: str = ""

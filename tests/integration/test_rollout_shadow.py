@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ def test_it_gets_copies_and_then_connections(
     assert weights(proxy) == {"v1": 0, "v2": 1}
     for step in ("shadow to v2 (step 1 of 3)", "50% to v2 (step 2 of 3): v2: 0 of "):
         proxy.says(f"rollout: {step}")
+    passed = re.search(r"50% to v2 .*; (\d+) of (\d+) answers of shadows agreed", proxy.log)
+    assert passed
+    assert int(passed[1]) == 0  # "one question", "two question"
+    assert int(passed[2]) >= 5
     found = mirror(proxy)
     assert found["percent"] == 0
     assert found["mirrored_total"] >= 5
