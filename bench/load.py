@@ -95,12 +95,12 @@ class LoadGenerator:
             [*arguments, "--address", f"127.0.0.1:{port}", "--seconds", f"{seconds:g}"]
         )
         try:
-            output, _ = process.communicate(timeout=seconds + GRACE_SECONDS)
+            output, complaint = process.communicate(timeout=seconds + GRACE_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise LoadError(f"no outcome within {seconds + GRACE_SECONDS:g} s") from error
         finally:
             _finish(process)
-        return Outcome(**_without_mode(_parse(process, output)))
+        return Outcome(**_without_mode(_parse(process, output, complaint)))
 
     @contextmanager
     def hold(self, connections: int, port: int, seconds: float) -> Iterator[IdleClient]:
@@ -158,8 +158,7 @@ class Asking:
 
     def end(self) -> Outcome:
         """Of the last one, with all that was under way."""
-        output, _ = self.process.communicate(timeout=GRACE_SECONDS)
-        return Outcome(**_without_mode(_parse(self.process, output)))
+        return _last(self.process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +170,33 @@ class IdleClient:
 
     def release(self) -> Outcome:
         """Close them all and give the outcome: an error if one did not stay open."""
-        output, _ = self.process.communicate(timeout=GRACE_SECONDS)
-        return Outcome(**_without_mode(_parse(self.process, output)))
+        return _last(self.process)
 
 
-def _parse(process: subprocess.Popen[str], line: str) -> dict[str, Any]:
-    """The JSON object of `line`; without one, raises LoadError with what stderr says."""
+def _last(process: subprocess.Popen[str]) -> Outcome:
+    """What it says once its stdin has closed; it ends by its own time limit at the latest.
+
+    By the file that its first line came from: `communicate` would miss what is in that one's
+    buffer, which is all of it where the process ended early.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    return Outcome(**_without_mode(_parse(process, process.stdout.readline())))
+
+
+def _parse(
+    process: subprocess.Popen[str], line: str, complaint: str | None = None
+) -> dict[str, Any]:
+    """The JSON object of `line`; without one, raises LoadError with what stderr says.
+
+    complaint: what it said, of a process whose pipes have been read to their ends.
+    """
     if not line.strip():
-        _, complaint = process.communicate(timeout=GRACE_SECONDS)
+        if complaint is None:
+            assert process.stderr is not None
+            complaint = process.stderr.read()
+            process.wait(GRACE_SECONDS)
         raise LoadError(complaint.strip() or f"loadgen ended with {process.returncode}")
     parsed: dict[str, Any] = json.loads(line)
     return parsed
