@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tcpmux.cli import completing
+from tcpmux.cli.conditions import routes_named
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import json_option, print_applied, say, say_json
 from tcpmux.cli.where import Where, admin_option
-from tcpmux.errors import TcpmuxError, UsageError
+from tcpmux.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def mirror(admin: Where, route: str, percent: str | None, *, to: str | None, as_
         raise UsageError("--json is for what is shown without a percentage")
     instance = client(admin)
     applied = instance.set_mirror(route, _number(percent), to)
-    print_applied(applied, f"nothing changed: {route} mirrors so already")
+    print_applied(applied, f"nothing changed: {route} already has this mirror")
     return 0
 
 
@@ -75,9 +76,7 @@ def _number(text: str) -> float:
 
 def _show(admin: Where, route: str, *, as_json: bool) -> int:
     instance = client(admin, reads=True)
-    found = next((one for one in instance.status()["routes"] if one["name"] == route), None)
-    if found is None:
-        raise TcpmuxError(f"no route named {route!r}")
+    (found,) = routes_named(instance.status()["routes"], [route])
     state = found.get("mirror")  # an older build does not say
     if as_json:
         say_json(state)

@@ -48,7 +48,10 @@ def _steps(text: str) -> tuple[list[float], float]:
     first, *rest = parts = [part.strip() for part in text.split(",")]
     word, colon, lasts = first.partition(":")
     if word.strip() == plan.SHADOW and colon:
-        return list(plan.steps(rest)), parse_duration(lasts.strip())
+        shadow = parse_duration(lasts.strip())
+        if not shadow:
+            raise ValueError(plan.NO_SHADOW)
+        return list(plan.steps(rest)), shadow
     return list(plan.steps(parts)), 0.0
 
 

@@ -34,8 +34,7 @@ class _Delivery:
     at: Location
 
     def plan(self, to: str) -> Plan:
-        shares = [*dict.fromkeys((*self.shares, ALL))]
-        return Plan(to, tuple(share / ALL for share in shares), self.bake)
+        return Plan(to, tuple(share / ALL for share in (*self.shares, ALL)), self.bake)
 
 
 def with_rollouts(found: Sequence[Made], resources: Sequence[Resource]) -> list[Made]:

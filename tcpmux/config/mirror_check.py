@@ -5,6 +5,7 @@ from __future__ import annotations
 from tcpmux.config.document import Document
 from tcpmux.config.problems import Location, describe
 from tcpmux.config.schema import RouteModel
+from tcpmux.config.tls_clients import why_tls
 
 # Of `converge.protocol`: those whose connections begin with a number that no other one has, which
 # the client's answer depends on.
@@ -30,7 +31,7 @@ def check_mirror(route: RouteModel, document: Document, at: Location) -> None:
             at, "has no effect: only connections to other destinations are mirrored, and there is "
             "none"
         )  # fmt: skip
-    tls = _why_tls(route)
+    tls = why_tls(route)
     if tls:
         document.warn(
             at,
@@ -61,15 +62,3 @@ def _shared_endpoints(route: RouteModel) -> list[str]:
         is_shadow = route.mirror is not None and destination.name == route.mirror.to
         found[is_shadow] |= {str(endpoint.address) for endpoint in destination.endpoints}
     return sorted(found[True] & found[False])
-
-
-def _why_tls(route: RouteModel) -> str:
-    """What tells that clients speak TLS; "" = nothing does."""
-    starttls = route.preread.made().starttls if route.preread else "none"
-    if starttls != "none":
-        return f"preread.starttls is {starttls}"
-    if any(rule.made().reads_hello for rule in route.rules):
-        return "rules go by the TLS ClientHello"
-    if route.sticky and route.sticky.made().by == "sni":
-        return "sticky is by sni"
-    return ""

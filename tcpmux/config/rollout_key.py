@@ -111,7 +111,7 @@ class FirstByteModel(Strict):
 
 class DurationModel(Strict):
     p50: Annotated[tuple[float, float], BeforeValidator(factors), WithJsonSchema(_FACTORS)] = Field(
-        description="Times the other version's: between these it is well."
+        description="Times the other version's: anything between these is accepted."
     )
 
 

@@ -11,6 +11,7 @@ from tcpmux.config.preread import Preread
 from tcpmux.config.problems import Location, describe
 from tcpmux.config.rule_check import check_rules, clientele_of, takes_all
 from tcpmux.config.schema import DefaultsModel, RouteModel
+from tcpmux.config.tls_clients import why_tls
 from tcpmux.config.validation import Names
 
 
@@ -106,14 +107,7 @@ def _warn_of_tls(route: RouteModel, document: Document, here: Location) -> None:
     """Where clients encrypt, nothing can be understood."""
     if route.converge is None or route.converge.made().protocol == "none":
         return
-    starttls = route.preread.made().starttls if route.preread else "none"
-    reason = ""
-    if starttls != "none":
-        reason = f"preread.starttls is {starttls}"
-    elif any(rule.made().reads_hello for rule in route.rules):
-        reason = "rules go by the TLS ClientHello"
-    elif route.sticky and route.sticky.made().by == "sni":
-        reason = "sticky is by sni"
+    reason = why_tls(route)
     if reason:
         document.warn(
             (*here, "converge", "protocol"),

@@ -46,14 +46,10 @@ def counts_of_shadows(view: View, route: RouteRow, slot: int) -> Counts:
         connects,
         counters.mirror_refused,
         counters.mirror_reset,
+        agreed=counters.mirror_agreed,
+        given_up=counters.mirror_late + counters.mirror_behind,
         first_byte=view.counters.times(slot).mirror_first_byte.buckets,
     )
-
-
-def answers_of_shadows(view: View, route: RouteRow) -> tuple[int, int]:
-    """(those that agreed, that were compared), since the start of the instance."""
-    counters = view.counters.slot(route.slot)
-    return counters.mirror_agreed, sum(getattr(counters, f"mirror_{word}") for word in COMPARED)
 
 
 def weights_of(route: RouteRow) -> dict[str, int]:

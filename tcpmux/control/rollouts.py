@@ -19,7 +19,7 @@ from tcpmux import __version__
 from tcpmux.control.hooks import RolloutHooks
 from tcpmux.control.master_link import MasterGone, MasterRefused, MasterSilent
 from tcpmux.control.rollout_file import SAVE_TIME, RolloutFile
-from tcpmux.control.rollout_readings import HISTOGRAMS, answers_of_shadows, reading_of, weights_of
+from tcpmux.control.rollout_readings import HISTOGRAMS, reading_of, weights_of
 from tcpmux.control.rollout_status import ended, shown
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, one_line
@@ -240,8 +240,6 @@ class Rollouts:
     async def _act(self, rollout: Rollout, action: Action) -> None:
         if action.do is Do.STEP:
             verdict = rollout.last.text if rollout.last and rollout.step >= 0 else ""
-            if rollout.is_shadow(rollout.step):
-                verdict += self._agreement(rollout)
             await self._step(rollout, action.step, f"{action.text}{f': {verdict}' * bool(verdict)}")
         elif action.do is Do.PROMOTE:
             await self._end(rollout, PROMOTED, action.text)
@@ -258,19 +256,6 @@ class Rollouts:
         """step: that is read for; None = the present one."""
         at = rollout.step if step is None else step
         return reading_of(self._view, rollout, route, time.monotonic(), rollout.is_shadow(at))
-
-    def _agreement(self, rollout: Rollout) -> str:
-        """Of a shadow's answers with those that clients got, which nothing follows from."""
-        route = self._row(rollout.route)
-        if route is None:
-            return ""
-        agreed, compared = (
-            now - before
-            for now, before in zip(
-                answers_of_shadows(self._view, route), rollout.answers, strict=True
-            )
-        )
-        return f"; {agreed} of {compared} answers of shadows agreed"
 
     # --- changes ----------------------------------------------------------------------------
 
@@ -299,8 +284,6 @@ class Rollouts:
         route = self._row(rollout.route)
         if route is not None:
             rollout.entered(step, self._reading(rollout, route, step))
-            if rollout.is_shadow(step):
-                rollout.answers = answers_of_shadows(self._view, route)
         await self._save()
 
     async def _mirror(self, rollout: Rollout, *, on: bool) -> None:
@@ -354,9 +337,10 @@ class Rollouts:
             rollout.weights = rollout.back()
             await self._save()
             await self._set_weights(rollout, rollout.weights, back=True)
-            await self._follow(rollout)
         with suppress(MasterRefused):  # a route that is gone mirrors nothing
             await self._mirror(rollout, on=False)
+        if is_back:  # last: whatever is tried again, these are not converged or reset twice
+            await self._follow(rollout)
         await self._ended(rollout, end, text, by)
 
     async def _follow(self, rollout: Rollout) -> None:

@@ -32,8 +32,8 @@ Bounds = tuple[float, float]
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What counts as worse; None = not judged. Shares are 0..1 and more than the other version's by
-    so much; early_within in s; first_byte_p95 a factor; duration_p50 two, between which it is
-    well."""
+    so much; early_within in s; first_byte_p95 a factor; duration_p50 two, between which it
+    is accepted."""
 
     connect_failures: float | None = 0.01
     resets: float | None = 0.01
@@ -54,7 +54,8 @@ class Counts:
     given. connects: those to its endpoints that succeeded; failures: that did not. resets: its
     endpoints' own. first_errors: connections whose first answer was an error. early, first_byte,
     duration: histograms of tcpmux.shm, in us; early: the ages of connections that an endpoint has
-    closed without a byte."""
+    closed without a byte. Of shadows, and not judged: agreed, whose answers did; given_up, for
+    another reason than failures and resets, and in no other count."""
 
     opened: int = 0
     connects: int = 0
@@ -64,6 +65,8 @@ class Counts:
     early: tuple[int, ...] = ()
     first_byte: tuple[int, ...] = ()
     duration: tuple[int, ...] = ()
+    agreed: int = 0
+    given_up: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return _each(self, other, 1)

@@ -3,7 +3,7 @@ who carries it out calls entered(), paused() and ended() when it is done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -71,8 +71,7 @@ class Rollout:
     frozen: Counts = NO_COUNTS
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     by: str = ""
-    # Of this process alone. answers: (those of shadows that agreed, that were compared) before it.
-    answers: tuple[int, int] = (0, 0)
+    # Of this process alone:
     judge: Judge | None = None
     last: Verdict | None = None
     waits: str = ""
@@ -169,7 +168,10 @@ def advance(rollout: Rollout, reading: Reading, histograms: Histograms) -> Actio
         rollout.judge = Judge(
             rollout.plan.limits, rollout.names, histograms, rollout.windows, is_same
         )
-    found = rollout.last = rollout.judge.look(new, old)
+    found = rollout.judge.look(new, old)
+    if rollout.is_shadow(rollout.step):
+        found = found._replace(text=f"{found.text}; {_answers_text(new)}")
+    rollout.last = found
     return _by_verdict(rollout, reading, found) or _go_on(rollout, reading, new, old, found)
 
 
@@ -233,12 +235,20 @@ def _waits(rollout: Rollout, age: float, new: Counts, old: Counts, found: Verdic
     for name, opened in had:
         if opened < plan.min_connections:
             text = f"waiting for {plural(plan.min_connections, 'connection')} of {name}"
-            return f"{text}: {opened} so far{_time_left(opened, plan.min_connections, age)}"
+            text = f"{text}: {opened} so far{_time_left(opened, plan.min_connections, age)}"
+            return f"{text}; {_answers_text(new)}" if rollout.is_shadow(rollout.step) else text
     if age < rollout.bake:
         return f"baking for {rollout.bake - age:.0f} s more"
     if found.kind == "doubtful":
         return f"in doubt: {found.text}"
     return "" if found.kind == "good" else found.text
+
+
+def _answers_text(shadows: Counts) -> str:
+    """What a verdict does not go by."""
+    compared = shadows.connects - shadows.resets
+    text = f"{shadows.agreed} of {plural(compared, 'answer')} of shadows agreed"
+    return f"{text}, {shadows.given_up} late or behind" if shadows.given_up else text
 
 
 def _time_left(opened: int, wanted: int, age: float) -> str:
@@ -284,11 +294,3 @@ def _weights_problem(plan: Plan, weights: Mapping[str, int]) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def step_states(rollout: Rollout) -> Sequence[str]:
-    """`done`, `now` or `to come`, of each step."""
-    return [
-        "done" if i < rollout.step else "now" if i == rollout.step else "to come"
-        for i in range(len(rollout.plan.shares))
-    ]

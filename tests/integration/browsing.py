@@ -1,4 +1,4 @@
-"""The page in a real browser."""
+"""What tests of the page share: a real browser, and a look at who can use what it shows."""
 
 from __future__ import annotations
 

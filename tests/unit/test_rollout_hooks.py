@@ -237,8 +237,7 @@ def test_one_that_nobody_waits_for_any_more_is_killed(tmp_path: Path) -> None:
 
     async def cancelled() -> None:
         task = asyncio.create_task(run_program(path, {}, LONG))
-        while not out.exists():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, out.exists, "the program to run")
         task.cancel()
         await asyncio.wait({task})
 

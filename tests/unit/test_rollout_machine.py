@@ -76,6 +76,25 @@ def test_no_traffic_at_all_decides_nothing() -> None:
     assert rollout.waits == "waiting for 20 connections of v2: 0 so far"
 
 
+def test_what_shadows_answered_is_told_and_not_judged() -> None:
+    """Also by a control that has followed another one, of the same window."""
+    plan = replace(PLAN, shadow=5.0)
+    rollout = Rollout("r", plan, 1.0, {"v1": 3, "v2": 0}, {"v1": 3, "v2": 0})
+    before = Counts(100, 100, agreed=90, given_up=4)
+    rollout.entered(0, Reading(0.0, before, NO_COUNTS))
+    old = Counts(30, 30)
+    few = Reading(6.0, before + Counts(1, 1, given_up=8), old)
+    assert advance(rollout, few, HISTOGRAMS).do is Do.NOTHING
+    assert rollout.waits.startswith("waiting for 20 connections of v2: 1 so far")
+    assert rollout.waits.endswith("; 0 of 1 answer of shadows agreed, 8 late or behind")
+    rollout = saved.rollout_from(json.loads(json.dumps(saved.rollout_as_json(rollout))))
+    many = Reading(6.0, before + Counts(30, 29, 1, agreed=2, resets=1), old)
+    action = advance(rollout, many, HISTOGRAMS)
+    assert (action.do, action.step) == (Do.STEP, 1)
+    assert rollout.last is not None
+    assert rollout.last.text.endswith("; 2 of 28 answers of shadows agreed")
+
+
 def test_what_is_worse_is_rolled_back_before_it_has_baked() -> None:
     reading = Reading(0.5, Counts(3, 0, 3), Counts(297, 297))
     action = advance(begun(), reading, HISTOGRAMS)
