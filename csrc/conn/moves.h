@@ -1,4 +1,5 @@
-/* What a connection has that is rehomed, or a scout: struct tm_moves. Runs in a worker. */
+/* What a connection has that is rehomed or mirrored, and a scout or a shadow: struct tm_moves. Runs
+ * in a worker. */
 #ifndef TM_MOVES_H
 #define TM_MOVES_H
 

@@ -8,6 +8,7 @@
 #include "conn/interest.h"
 #include "conn/mirror.h"
 #include "conn/moves.h"
+#include "conn/partner.h"
 #include "conn/proxy.h"
 #include "conn/record.h"
 #include "conn/replay.h"
@@ -246,35 +247,13 @@ void tm_rehome_due(struct tm_worker *w, uint32_t scout)
 /* A record for it; TM_NONE: there is none. */
 static uint32_t make_scout(struct tm_worker *w, uint32_t index, uint32_t at, uint32_t quiet_ms)
 {
-    const struct tm_destination *destination = &w->image->destinations[at];
-    const struct tm_cold *of = &w->colds[index];
-    uint32_t scout = tm_record_take(w);
+    uint32_t scout = tm_partner_take(w, index, at, TM_PICKED_rehomed);
     if (scout == TM_NONE)
         return TM_NONE;
-    struct tm_conn *conn = &w->records[scout];
-    struct tm_cold *cold = &w->colds[scout];
-    tm_record_clear(conn, cold);
-    conn->destination_slot = destination->slot;
-    cold->client = of->client; /* for balances that go by it */
-    cold->client_family = of->client_family;
-    cold->listener = of->listener;
-    cold->accepted_at_us = w->now_us;
-    cold->table_generation = w->generation;
-    cold->route = of->route;
-    cold->route_slot = of->route_slot;
-    cold->destination = at;
-    cold->pick_reason = TM_PICKED_rehomed;
-    cold->connect_timeout_ms = (uint32_t)destination->rules.connect_timeout_ms;
-    cold->idle_timeout_ms = (uint32_t)destination->rules.idle_timeout_ms;
-    struct tm_moves *moves = tm_moves_take(w, scout), *its = tm_moves_take(w, index);
-    moves->partner = index;
-    moves->partner_generation = w->records[index].generation;
-    moves->quiet_ms = quiet_ms;
-    tm_conn_enter(conn, TM_SCOUTING);
-    w->connections++;
-    tm_live_set_connections(w->live, w->connections);
-    its->partner = scout;
-    its->partner_generation = conn->generation;
+    w->colds[scout].idle_timeout_ms =
+        (uint32_t)w->image->destinations[at].rules.idle_timeout_ms;
+    tm_moves_take(w, scout)->quiet_ms = quiet_ms;
+    tm_partner_enter(w, scout, index, TM_SCOUTING);
     return scout;
 }
 

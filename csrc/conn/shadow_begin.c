@@ -6,7 +6,7 @@
 #include "conn/destination.h"
 #include "conn/header.h"
 #include "conn/interest.h"
-#include "conn/moves.h"
+#include "conn/partner.h"
 #include "conn/proxy.h"
 #include "conn/record.h"
 #include "conn/shadow.h"
@@ -122,42 +122,19 @@ static bool put_header(struct tm_worker *w, uint32_t shadow, uint32_t index)
     return tap.lost == TM_TAP_FOLLOWS;
 }
 
-static void fill(struct tm_worker *w, uint32_t shadow, uint32_t index, uint32_t at)
-{
-    const struct tm_destination *destination = &w->image->destinations[at];
-    const struct tm_cold *of = &w->colds[index];
-    struct tm_conn *conn = &w->records[shadow];
-    struct tm_cold *cold = &w->colds[shadow];
-    tm_record_clear(conn, cold);
-    struct tm_moves *moves = tm_moves_take(w, shadow);
-    conn->destination_slot = destination->slot;
-    cold->client = of->client; /* for balances that go by it */
-    cold->client_family = of->client_family;
-    cold->listener = of->listener;
-    cold->accepted_at_us = w->now_us;
-    cold->table_generation = w->generation;
-    cold->route = of->route;
-    cold->route_slot = of->route_slot;
-    cold->destination = at;
-    cold->pick_reason = TM_PICKED_mirrored;
-    cold->connect_timeout_ms = (uint32_t)destination->rules.connect_timeout_ms;
-    cold->born_worker = of->born_worker;
-    cold->born_index = of->born_index;
-    cold->born_generation = of->born_generation;
-    moves->partner = index;
-    moves->partner_generation = w->records[index].generation;
-}
-
 uint32_t tm_shadow_make(struct tm_worker *w, uint32_t index, uint32_t destination)
 {
     const struct tm_route_rules *rules = &w->image->routes[w->colds[index].route].rules;
-    uint32_t shadow;
+    const struct tm_cold *of = &w->colds[index];
     if (w->connections >= w->capacity / 2) /* the rest is for connections */
         return TM_NONE;
-    shadow = tm_record_take(w);
+    uint32_t shadow = tm_partner_take(w, index, destination, TM_PICKED_mirrored);
     if (shadow == TM_NONE)
         return TM_NONE;
-    fill(w, shadow, index, destination);
+    struct tm_cold *cold = &w->colds[shadow];
+    cold->born_worker = of->born_worker;
+    cold->born_index = of->born_index;
+    cold->born_generation = of->born_generation;
     struct tm_annex *annex = tm_annex_take(w, shadow);
     if (!annex) {
         w->records[shadow].next = w->free;
@@ -169,19 +146,14 @@ uint32_t tm_shadow_make(struct tm_worker *w, uint32_t index, uint32_t destinatio
     comparison->lag = (uint32_t)rules->mirror_lag;
     comparison->beside = w->records[index].destination_slot;
     comparison->of[TM_PRIMARY].asked_us = tm_clock_us();
-    tm_conn_enter(&w->records[shadow], TM_SHADOWING);
-    w->connections++;
-    tm_live_set_connections(w->live, w->connections);
-    struct tm_moves *its = tm_moves_take(w, index);
-    its->partner = shadow;
-    its->partner_generation = w->records[shadow].generation;
+    tm_partner_enter(w, shadow, index, TM_SHADOWING);
     if (put_header(w, shadow, index)) {
         w->shadows++;
         return shadow;
     }
     /* Nobody has heard of it yet. */
     tm_shadow_let_go(w, shadow);
-    w->colds[shadow].close_reason = TM_CLOSED_shadow;
+    cold->close_reason = TM_CLOSED_shadow;
     tm_conn_enter(&w->records[shadow], TM_ENDING);
     tm_record_finish(w, shadow);
     tm_record_release(w, shadow);
