@@ -61,6 +61,7 @@ def completed(found: Any) -> Any:
 def test_configuration_loads(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is where it is a whole file, and otherwise in a file around it."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/tcpmux.service")
+    monkeypatch.setenv("PWD", str(tmp_path))  # as a shell has it, in which the page is read
     documents = list(yaml.safe_load_all(block.text))
     first = documents[0]
     path = tmp_path / "routes.yaml"
