@@ -284,6 +284,7 @@ class Talk:
         """Finds out whose connection an accepted one is. One that ends before it has said so was
         given up by the worker: an attempt that failed."""
         for sock in list(self.unnamed):
+            hung_up = self._hung_up(sock)  # before the look: what is seen then is all of it
             try:
                 seen = sock.recv(HEADER.size, socket.MSG_PEEK)
             except BlockingIOError:
@@ -295,7 +296,7 @@ class Talk:
                 assert conversation.server is None, "two endpoints have one connection"
                 plan = plans(conversation.kind, conversation.number)[1]
                 conversation.server = End(sock, plan, reading=not plan.late)
-            elif seen and not self._hung_up(sock):
+            elif seen and not hung_up:
                 continue
             else:
                 sock.close()
