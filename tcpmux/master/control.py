@@ -176,7 +176,7 @@ class ControlProcess(Program):
     def next_serve(self) -> float | None:
         """Monotonic time when serve() has something to do without a word from control."""
         if self.link is None:
-            return self._end_by if self._link is not None else None
+            return None if self._link is None or self._expected else self._end_by
         return 0.0 if self.link.has_more else self.link.stalls_at
 
     def serve(
@@ -192,7 +192,8 @@ class ControlProcess(Program):
         if link is None:
             return
         if link.socket is None:
-            if time.monotonic() >= self._end_by:
+            # One that has been asked to end has a time limit of its own.
+            if not self._expected and time.monotonic() >= self._end_by:
                 log.error(
                     "control (pid %d) lost its connection to the master: it is replaced",
                     self.pid,

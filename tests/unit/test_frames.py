@@ -466,3 +466,24 @@ def test_a_control_that_can_not_be_talked_to_is_replaced_and_that_is_said(
     assert said in record.getMessage()
     assert control.link is None
     assert control.next_serve() is None
+
+
+def test_a_control_that_was_asked_to_end_may_take_its_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a reload that changes admin: it closes the link, and ends later."""
+    monkeypatch.setattr(master_control, "END_TIME", 0.0)
+    control = Control()
+    process = control._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    control.restart(DEADLINE)
+    control.far.close()
+    for _ in range(2):
+        control.serve(lambda _: {}, lambda: None)
+        assert control.next_serve() is None
+    assert process.poll() is None
+    assert not caplog.records
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(DEADLINE) == -signal.SIGTERM
+    control._close_link()
