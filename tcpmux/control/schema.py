@@ -633,6 +633,7 @@ class Sample(_Sample, total=False):
 
     histograms: dict[str, Any] | None  # of the route that was asked for; None = there is none
     rules: dict[str, list[int]]  # the same: open and all connections of each of its rules
+    mirror: MirrorStatus | None  # the same: None = no connection gets a shadow, or ever did
     # If asked for: by route and rule, in the order of the table, open and all connections.
     rule_counts: list[list[list[int]]]
     convergences: dict[str, ConvergenceStatus]  # by route; those that converge

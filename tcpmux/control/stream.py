@@ -32,6 +32,7 @@ from tcpmux.control.timeouts import within
 from tcpmux.shm import stats
 from tcpmux.shm._readings import DURATION_BOUNDS_US, LATENCY_BOUNDS_US
 from tcpmux.shm.image import RouteRow, RuleRow
+from tcpmux.shm.mirror_status import mirror_status
 from tcpmux.shm.sticky import sticky_by
 from tcpmux.shm.view import View
 
@@ -190,7 +191,11 @@ class Stream:
                 self._rule_counts = self._made, text[1:-1]
             more = [self._sample[1:-1], *[self._rule_counts[1]] * rules]
         if route is not None:
-            of_one = {"histograms": self._histograms(route), "rules": self._rules(route)}
+            of_one = {
+                "histograms": self._histograms(route),
+                "rules": self._rules(route),
+                "mirror": self._mirror(route),
+            }
             more.append(json.dumps(of_one)[1:-1])
         return framed("sample", f"{{{', '.join(more)}}}")
 
@@ -227,6 +232,12 @@ class Stream:
         route = self._route(name)
         rows = route.pick_rules if route else ()
         return {row.name: self._rule_count(row) for row in rows}
+
+    def _mirror(self, name: str) -> dict[str, Any] | None:
+        route = self._route(name)
+        if route is None:
+            return None
+        return mirror_status(self._view, route, self._view.counters.slot(route.slot))
 
     def _rule_count(self, row: RuleRow) -> tuple[int, int]:
         of = self._view.counters.slot(row.slot)

@@ -15,6 +15,7 @@ import { Freshness } from "./freshness.js";
 import { KEPT } from "./history.js";
 import { HistoryLoader } from "./history_loader.js";
 import { placeInLocation } from "./location.js";
+import { Mirror } from "./mirror.js";
 import { Model } from "./model.js";
 import { Plots } from "./plots.js";
 import { Problems } from "./problems.js";
@@ -36,6 +37,7 @@ const dialog = new ActionDialog(report);
 const destinations = new Destinations(model, dialog);
 const convergence = new Convergence(model, dialog);
 const rollout = new RolloutView(model, dialog);
+const mirror = new Mirror();
 const rules = new Rules();
 const plots = new Plots(byId("split-place"), byId("plots"));
 const history = new HistoryLoader(model, drawSoon);
@@ -90,6 +92,8 @@ function draw() {
   setText(byId("route-reason"), reason);
   destinations.update(route);
   convergence.update(route);
+  // Of another route until the first sample after a choice.
+  mirror.update(sample?.histograms?.route === route.name ? sample.mirror : null);
   rules.update(route, sample?.rules);
   plots.update(model.history, byId("plots-span").value === "hour" ? KEPT : SHORT_SPAN);
 }
