@@ -12,6 +12,7 @@ from tcpmux.cli import completing
 from tcpmux.cli.conditions import routes_named
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import json_option, print_applied, say, say_json
+from tcpmux.cli.progress import mirror_headline
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.errors import UsageError
 
@@ -90,7 +91,7 @@ def _show(admin: Where, route: str, *, as_json: bool) -> int:
 
 def lines(route: str, state: MirrorStatus) -> Iterator[str]:
     """What is known of a mirror."""
-    yield f"{route}: {headline(state)}"
+    yield f"{route}: {mirror_headline(state)}"
     for word, count in state["results"].items():
         if count:
             yield f"  {count} {WORDS.get(word, word)}"
@@ -101,18 +102,6 @@ def lines(route: str, state: MirrorStatus) -> Iterator[str]:
     if state["shadow_first_byte"]["count"]:
         yield f"  first byte of connections  {_times(state['first_byte'])}"
         yield f"  first byte of shadows      {_times(state['shadow_first_byte'])}"
-
-
-def headline(state: MirrorStatus) -> str:
-    """`10% mirrored to v2: 40 shadows, 3 of them open, 97.3% of those compared agreed`."""
-    how = f"{state['percent']:g}% mirrored to {state['to']}"
-    if not state["percent"]:
-        how = f"mirroring to {state['to']} is off"
-    text = f"{how}: {state['mirrored_total']} shadows, {state['active']} of them open"
-    agreement = state["agreement"]
-    if agreement is None:
-        return f"{text}, none compared so far"
-    return f"{text}, {agreement:.1%} of those compared agreed"
 
 
 def _offsets(differences: list[AnswerDifference]) -> str:

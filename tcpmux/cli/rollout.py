@@ -11,6 +11,7 @@ from tcpmux.cli import completing
 from tcpmux.cli.converging import seconds
 from tcpmux.cli.instance import client
 from tcpmux.cli.output import human_seconds, say, say_json
+from tcpmux.cli.progress import how_far
 from tcpmux.cli.run import config_option
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.errors import UsageError, clock, plural, printable
@@ -278,16 +279,10 @@ def _hooks(status: RolloutStatus) -> Iterator[str]:
 
 
 def _head(found: RolloutNow) -> str:
+    if not found["step"]:
+        return how_far(found)
     count = plural(found["versions"][0]["connections"], "connection")
-    steps = len(found["steps"])
-    step = found["step"]
-    if not step:
-        first = f"{found['steps'][0]} to {printable(found['to'])}"
-        return f"{found['state']}: before step 1 of {steps}, {first}"
-    return (
-        f"{found['state']}: step {step} of {steps}, {found['steps'][step - 1]} to "
-        f"{printable(found['to'])}, for {human_seconds(found['step_seconds'])}: {count} to it"
-    )
+    return f"{how_far(found)}, for {human_seconds(found['step_seconds'])}: {count} to it"
 
 
 def _history(status: RolloutStatus, now: float) -> Iterator[str]:

@@ -35,6 +35,7 @@ from tcpmux.cli.output import (
     watching,
     wrapped,
 )
+from tcpmux.cli.progress import how_far, mirror_headline
 from tcpmux.cli.text import shares_of_clients, width
 from tcpmux.cli.where import Where, admin_option
 from tcpmux.control.condition import HEALTHY
@@ -239,6 +240,8 @@ def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -
     state = route.get("convergence")  # an older build does not say
     if state:
         yield from wrapped(converging(state, now), "  ", most)
+    for line in _progress(route):
+        yield from wrapped(line, "  ", most)
     for line in _destinations(route, inner):
         yield f"  {line}"
     for line in _rules(route, inner, details=details):
@@ -250,6 +253,16 @@ def _route(route: RouteStatus, now: float, most: int | None, *, details: bool) -
             yield f"  {line}"
 
 
+def _progress(route: RouteStatus) -> Iterator[str]:
+    """Of its rollout and its mirror; an older build has neither."""
+    rollout, mirror = route.get("rollout"), route.get("mirror")
+    if rollout:
+        why = f"; {printable(rollout['reason'])}" if rollout["reason"] else ""
+        yield f"rollout {how_far(rollout)}{why}"
+    if mirror and mirror["percent"]:
+        yield mirror_headline(mirror)
+
+
 def _line(route: RouteStatus, most: int | None) -> str:
     """One for a route that is healthy, or one of too many."""
     own = condition_of(route)
@@ -257,6 +270,9 @@ def _line(route: RouteStatus, most: int | None) -> str:
     state = route.get("convergence")
     if state:
         reason += f"  (converging: {left_over(state)})"
+    rollout = route.get("rollout")
+    if rollout:
+        reason += f"  (rollout {how_far(rollout)})"
     line = f"  {route['connections_active']} active  {printable(split(route) + reason)}"
     room = None if most is None else most - len(f"{printable(route['name'])}  {own.word}")
     return f"{_short_head(route)}{line if room is None else line[: max(0, room)]}"

@@ -51,16 +51,23 @@ def _version(name: str, counts: Counts) -> dict[str, Any]:
     }
 
 
-def shown(rollout: Rollout, reading: Reading) -> dict[str, Any]:
-    """One that is under way."""
-    new, old = rollout.window(reading)
-    last, names = rollout.last, rollout.names
+def brief(rollout: Rollout) -> dict[str, Any]:
+    """How far one is that is under way."""
     return {
         "to": rollout.plan.to,
         "state": rollout.state,
         "reason": rollout.reason,
         "step": rollout.step + 1,
         "steps": [share_name(share) for share in rollout.plan.shares],
+    }
+
+
+def shown(rollout: Rollout, reading: Reading) -> dict[str, Any]:
+    """One that is under way."""
+    new, old = rollout.window(reading)
+    last, names = rollout.last, rollout.names
+    return {
+        **brief(rollout),
         "share": rollout.share,
         "began_at": rollout.began,
         "step_seconds": max(0.0, time.monotonic() - rollout.window_at),

@@ -20,7 +20,7 @@ from tcpmux.control.hooks import RolloutHooks
 from tcpmux.control.master_link import MasterGone, MasterRefused, MasterSilent
 from tcpmux.control.rollout_file import SAVE_TIME, RolloutFile
 from tcpmux.control.rollout_readings import HISTOGRAMS, reading_of, weights_of
-from tcpmux.control.rollout_status import ended, shown
+from tcpmux.control.rollout_status import brief, ended, shown
 from tcpmux.control.tasks import Tasks
 from tcpmux.errors import TcpmuxError, one_line
 from tcpmux.rollout import saved
@@ -520,6 +520,12 @@ class Rollouts:
             now = shown(rollout, reading)
         history = self.history.get(name, [])
         return {"route": name, "rollout": now, "history": history, "hooks": self.hooks.shown(name)}
+
+    def annotated(self, route: dict[str, Any]) -> dict[str, Any]:
+        """A route of the instance's status, with how far its rollout is."""
+        rollout = self.runs.get(route["name"])
+        route["rollout"] = brief(rollout) if rollout else None
+        return route
 
     def statuses(self, name: str | None) -> dict[str, Any]:
         """Of all routes that have, or had, one; or of one. Raises MasterRefused."""

@@ -136,6 +136,7 @@ class RouteStatus(Conditioned):
     rules: list[RuleStatus]
     convergence: ConvergenceStatus | None  # None: live connections stay where they are
     mirror: MirrorStatus | None  # None: no connection gets a shadow, or ever did
+    rollout: RolloutBrief | None  # None: none is under way
 
 
 class FirstByte(TypedDict):
@@ -243,14 +244,19 @@ class RolloutVerdict(TypedDict):
     text: str
 
 
-class RolloutNow(TypedDict):
-    """One that is under way."""
+class RolloutBrief(TypedDict):
+    """How far one is that is under way."""
 
     to: str
     state: str  # running or paused
     reason: str  # why it is paused
     step: int  # from 1; 0: it waits for the first one
     steps: list[str]  # shares
+
+
+class RolloutNow(RolloutBrief):
+    """One that is under way."""
+
     share: float  # 0..1, of the present step
     began_at: float  # Unix time, s
     step_seconds: float  # how long the present step has lasted

@@ -176,7 +176,8 @@ class AdminApi:
         }
         if self._master.gone:
             status["state"] = "orphaned"
-        shown = map(self._readings.convergences.shown, map(conditions.annotated, routes))
+        converging = map(self._readings.convergences.shown, map(conditions.annotated, routes))
+        shown = map(self._readings.rollouts.annotated, converging)
         return await self._in_slices(request, json_parts(status, "routes", shown))
 
     async def _connections(self, request: web.Request) -> web.StreamResponse:

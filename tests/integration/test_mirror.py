@@ -53,6 +53,8 @@ def test_it_begins_changes_and_ends_at_run_time(
     assert found["first_byte"]["count"] == found["shadow_first_byte"]["count"] == 10
     shown = proxy.run("mirror", "r")
     assert "10 answered with other bytes" in shown.stdout
+    line = "  100% mirrored to v2: 10 shadows, 0 of them open, 0.0% of those compared agreed\n"
+    assert line in proxy.run("status").stdout
     assert "first byte that differed     0 in 8 of the last 8\n" in shown.stdout
     assert 'tcpmux_mirror_last_difference_bytes{route="r"} 0' in proxy.client.metrics()
     assert 'tcpmux_mirror_results_total{route="r",result="content"} 10' in proxy.client.metrics()
@@ -62,6 +64,7 @@ def test_it_begins_changes_and_ends_at_run_time(
     for pid in proxy.worker_pids():
         os.kill(pid, signal.SIGKILL)
     assert proxy.run("mirror", "r", "off").returncode == 0
+    assert "mirror" not in proxy.run("status").stdout
     assert split(port, 10) == Counter(one=10)
     assert state(proxy)["mirrored_total"] == 35
     proxy.client.set_mirror("r", 50)

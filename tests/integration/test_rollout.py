@@ -202,6 +202,7 @@ def test_what_others_do_in_the_middle_of_it(
     wait_for(lambda: now(proxy)["state"] == "paused", "the pause")
     assert "its weights are v1=4 v2=7 now" in now(proxy)["reason"]
     assert "paused" in proxy.run("rollout", "history", "r").stdout
+    assert "  rollout paused: step " in proxy.run("status").stdout
     proxy.client.change_rollout("r", "resume")
     assert weights(proxy) == {"v1": 4, "v2": 1}
     proxy.client.change_rollout("r", "promote")
