@@ -25,11 +25,12 @@ class BadServer(EchoServer):
 
 class Clients:
     """Ask one question after the other, each in a connection of its own, and note when and by
-    whom they were answered; "" = not at all."""
+    whom they were answered; "" = not at all, within `patience`."""
 
-    def __init__(self, port: int, pause: float = 0.01) -> None:
+    def __init__(self, port: int, pause: float = 0.01, patience: float = 0.0) -> None:
         self._port = port
         self._pause = pause
+        self._patience = patience or patient(10)
         self._over = threading.Event()
         self.answers: list[tuple[float, str]] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -42,7 +43,7 @@ class Clients:
     def _ask(self) -> str:
         with (
             suppress(OSError),
-            socket.create_connection(("127.0.0.1", self._port), patient(10)) as sock,
+            socket.create_connection(("127.0.0.1", self._port), self._patience) as sock,
         ):
             sock.sendall(b"question\n")
             return sock.recv(100).decode().partition(" ")[0]
@@ -54,8 +55,8 @@ class Clients:
 
 
 @contextmanager
-def clients(port: int, pause: float = 0.01) -> Iterator[Clients]:
-    found = Clients(port, pause)
+def clients(port: int, pause: float = 0.01, patience: float = 0.0) -> Iterator[Clients]:
+    found = Clients(port, pause, patience)
     yield found
     found.stop()
 
@@ -73,6 +74,11 @@ def answers_errors(sock: socket.socket) -> None:
     sock.recv(100)
     sock.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
     sock.recv(100)
+
+
+def hangs(sock: socket.socket) -> None:
+    while sock.recv(100):
+        pass
 
 
 def is_slow(sock: socket.socket) -> None:

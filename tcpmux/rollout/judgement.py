@@ -7,6 +7,9 @@ and the k-th look of a window 1 / (k (k + 1)) of that; both series add up to 1. 
 counts events is looked at with each event of the new version from the third on, since none but an
 event can condemn it; one of times whenever the new version has a quarter more of them.
 
+A version that accepts and never answers has no times, and fails in no other way that is counted. So
+as long as fewer of its connections have been answered than of the other version's, it is doubtful.
+
 Where the other version gets nothing any more, there is only what it did before. Times of another
 time condemn nobody, since they change with the load of the machines; they can be a reason to doubt.
 """
@@ -25,6 +28,7 @@ FIRST_TIMES, GROWTH = 20, 1.25  # looks at times: after so many, and so many tim
 DOUBT = 0.01  # p below which what is worse by the stated effect is not promoted
 SICK_RATE, SICK_P = 0.05, 1e-4  # the old version fails as well: more connects than that, surely
 SICK_TIMES = 5  # times the stated effect at least
+FEW_ANSWERS = 0.9  # times the old version's rate: less is a reason to doubt
 MUCH_WORSE = 3  # times the old version's rate: then it does not matter that it fails as well
 Bounds = tuple[float, float]
 
@@ -215,6 +219,8 @@ class Judge:
                 (new.first_errors, new.connects), (old.first_errors, old.connects),
             )  # fmt: skip
         if limits.first_byte_p95 is not None:
+            if (found := self._answers(new, old)).is_worse:
+                yield found
             yield self._times(
                 "first_byte", "first byte", 0.95, (0.0, limits.first_byte_p95),
                 (new.first_byte, old.first_byte), self.histograms.latency,
@@ -264,6 +270,24 @@ class Judge:
         return f"; p = {p_text(p)}"
 
     # --- times ------------------------------------------------------------------------------
+
+    def _answers(self, new: Counts, old: Counts) -> Finding:
+        """Whether it answers at all. Those whose answer is yet to come count as well, and it may be
+        so because their clients have not asked yet; so none is condemned by that."""
+        had, had_before = (
+            (min(sum(each.first_byte), each.connects), each.connects) for each in (new, old)
+        )
+        rate, old_rate = (n / max(1, of) for n, of in (had, had_before))
+        is_worse = rate < old_rate * FEW_ANSWERS
+        p = 1.0
+        if is_worse:
+            missing, old_missing = had[1] - had[0], had_before[1] - had_before[0]
+            p = fisher(missing, had[1], old_missing, had_before[1])
+        text = (
+            f"{self.names.new}: {had[0]:,} of {had[1]:,} connections answered, {self._old}: "
+            f"{had_before[0]:,} of {had_before[1]:,}{self._p(p, 0.0, 0)}"
+        )
+        return Finding("answers", p, 0.0, is_worse, text)
 
     def _times(
         self,

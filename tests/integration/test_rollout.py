@@ -26,6 +26,7 @@ from tests.rolling import (
     answers_errors,
     clients,
     closes,
+    hangs,
     is_slow,
     resets,
 )
@@ -164,6 +165,22 @@ def test_a_version_that_is_broken_is_rolled_back(
         assert 3 <= bad <= of <= 30
     assert weights(proxy) == {"v1": 1, "v2": 0}
     proxy.says("r: rollout rolled back: v2: ")
+
+
+def test_a_version_that_never_answers_is_not_promoted(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer
+) -> None:
+    """It accepts, and its clients give up: nothing fails that could be counted."""
+    with broken(hangs) as two:
+        proxy = start_proxy(config(tmp_path, port, one.address, two, passive="off"))
+        with clients(port, patience=0.05):
+            proxy.client.start_rollout("r", {**QUICK, "to": "v2", "max_wait": patient(3)})
+            wait_for(lambda: now(proxy)["state"] == "paused", "it to pause", patient(30))
+        assert re.fullmatch(
+            r"in doubt: v2: 0 of \d+ connections answered, v1: \d+ of \d+; p = \S+, and max_wait "
+            "is over",
+            now(proxy)["reason"],
+        )
 
 
 def test_it_goes_on_when_control_and_the_master_are_killed(

@@ -126,6 +126,22 @@ def test_times_of_another_time_condemn_nobody() -> None:
     assert judge.look(Counts(1000, 500, 500), Counts(1000, 1000)).kind == "worse"
 
 
+def test_one_that_does_not_answer_is_in_doubt() -> None:
+    """Nothing else tells of it: it accepts, and its clients give up."""
+    answered = Counts(200, 200, first_byte=(0, 200))
+    for is_same in (True, False):
+        judge = Judge(Limits(), NAMES, HISTOGRAMS, 3, is_same)
+        assert judge.look(Counts(30, 30), answered).kind == "doubtful"
+        verdict = judge.look(Counts(30, 30, first_byte=(0, 20)), answered)
+        assert verdict.kind == "doubtful"
+        assert verdict.text.startswith("v2: 20 of 30 connections answered, v1")
+        assert judge.look(Counts(30, 30, first_byte=(0, 29)), answered).kind == "good"
+        assert judge.look(Counts(3, 3), answered).kind != "worse"
+        assert judge.look(Counts(30, 30), Counts(200, 200)).kind == "good"  # nobody is answered
+    off = Judge(Limits(first_byte_p95=None), NAMES, HISTOGRAMS)
+    assert off.look(Counts(30, 30), answered).kind == "good"
+
+
 def test_looking_again_at_the_same_events_condemns_nobody() -> None:
     """A look is spent on each event: between two there is none."""
     judge = Judge(Limits(), NAMES, HISTOGRAMS)
