@@ -79,6 +79,12 @@ class Counts:
         return _each(self, other, -1)
 
     @property
+    def tried(self) -> int:
+        """Connections that say something: not those that waited for a place, or found none, or for
+        which this host had no port."""
+        return min(self.opened, self.connects + self.failures)
+
+    @property
     def is_whole(self) -> bool:
         """Nothing in it is negative, as if what was counted had begun anew in between."""
         return all(
@@ -272,22 +278,23 @@ class Judge:
     # --- times ------------------------------------------------------------------------------
 
     def _answers(self, new: Counts, old: Counts) -> Finding:
-        """Whether it answers at all. Those whose answer is yet to come count as well, and it may be
-        so because their clients have not asked yet; so none is condemned by that."""
-        had, had_before = (
-            (min(sum(each.first_byte), each.connects), each.connects) for each in (new, old)
-        )
-        rate, old_rate = (n / max(1, of) for n, of in (had, had_before))
-        is_worse = rate < old_rate * FEW_ANSWERS
-        p = 1.0
-        if is_worse:
-            missing, old_missing = had[1] - had[0], had_before[1] - had_before[0]
-            p = fisher(missing, had[1], old_missing, had_before[1])
+        """Whether it answers at all. Those whose answer is yet to come count as well, those whose
+        clients have not asked, and those that found no place; so none is condemned by that."""
+        (had, of), (old_had, old_of) = (self._answered(each) for each in (new, old))
+        is_worse = had / max(1, of) < old_had / max(1, old_of) * FEW_ANSWERS
+        p = fisher(of - had, of, old_of - old_had, old_of) if is_worse else 1.0
         text = (
-            f"{self.names.new}: {had[0]:,} of {had[1]:,} connections answered, {self._old}: "
-            f"{had_before[0]:,} of {had_before[1]:,}{self._p(p, 0.0, 0)}"
+            f"{self.names.new}: {had:,} of {of:,} connections answered, {self._old}: "
+            f"{old_had:,} of {old_of:,}{self._p(p, 0.0, 0)}"
         )
         return Finding("answers", p, 0.0, is_worse, text)
+
+    @staticmethod
+    def _answered(counts: Counts) -> tuple[int, int]:
+        """(how many, of how many): without those of which other measures tell."""
+        others = counts.failures + counts.resets + sum(counts.early)
+        of = max(0, max(counts.opened, counts.connects) - others)
+        return min(sum(counts.first_byte), of), of
 
     def _times(
         self,
@@ -311,7 +318,7 @@ class Judge:
             if self.is_same:
                 threshold = share_of(self.limits.confidence, self.window, look)
                 threshold /= 2 if low else 1  # either way
-            self.known[measure] = mann_whitney(*((new, old) if ratio > 1 else (old, new)))
+            self.known[measure] = mann_whitney(*((old, new) if low and ratio < 1 else (new, old)))
         self.looked[measure] = look
         p = self.known.get(measure, 1.0)
         is_worse = not low <= ratio <= high

@@ -229,14 +229,17 @@ def held(rollout: Rollout, reading: Reading, why: str) -> Action:
 def _waits(rollout: Rollout, age: float, new: Counts, old: Counts, found: Verdict) -> str:
     """What for; "" = for nothing any more."""
     plan = rollout.plan
-    had = [(plan.to, new.opened)]
+    had = [(plan.to, new)]
     if rollout.share < 1:
-        had.append((rollout.names.old, old.opened))
-    for name, opened in had:
-        if opened < plan.min_connections:
+        had.append((rollout.names.old, old))
+    for name, its in had:
+        tried = its.tried
+        if tried < plan.min_connections:
             text = f"waiting for {plural(plan.min_connections, 'connection')} of {name}"
-            text = f"{text}: {opened} so far{_time_left(opened, plan.min_connections, age)}"
-            return f"{text}; {_answers_text(new)}" if rollout.is_shadow(rollout.step) else text
+            text = f"{text}: {tried} so far{_time_left(tried, plan.min_connections, age)}"
+            if rollout.is_shadow(rollout.step):
+                return f"{text}; {_answers_text(new)}"
+            return f"{text}{_unreached(its, rollout.route)}"
     if age < rollout.bake:
         return f"baking for {rollout.bake - age:.0f} s more"
     if found.kind == "doubtful":
@@ -249,6 +252,14 @@ def _answers_text(shadows: Counts) -> str:
     compared = shadows.connects - shadows.resets
     text = f"{shadows.agreed} of {plural(compared, 'answer')} of shadows agreed"
     return f"{text}, {shadows.given_up} late or behind" if shadows.given_up else text
+
+
+def _unreached(its: Counts, route: str) -> str:
+    """Of connections that say nothing; a few are only about to."""
+    lost = its.opened - its.tried
+    return (
+        f"; {lost} more have not reached it: see tcpmux status {route}" if lost > its.tried else ""
+    )
 
 
 def _time_left(opened: int, wanted: int, age: float) -> str:

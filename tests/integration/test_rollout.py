@@ -167,6 +167,23 @@ def test_a_version_that_is_broken_is_rolled_back(
     proxy.says("r: rollout rolled back: v2: ")
 
 
+def test_a_version_that_has_no_place_for_its_clients_is_not_promoted(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    """Its limit turns them away: nothing is known of it."""
+    found = config(tmp_path, port, one.address, two.address, passive="off")
+    found["routes"][0]["destinations"][1]["max_connections"] = 1
+    proxy = start_proxy(found)
+    proxy.run("weight", "r", "v1=0", "v2=1")
+    with held(port):
+        proxy.run("weight", "r", "v1=1", "v2=0")
+        with clients(port):
+            proxy.client.start_rollout("r", {**QUICK, "to": "v2", "max_wait": patient(3)})
+            wait_for(lambda: now(proxy)["state"] == "paused", "it to pause", patient(30))
+        assert "waiting for 5 connections of v2: 0 so far; " in now(proxy)["reason"]
+        assert "more have not reached it: see tcpmux status r" in now(proxy)["reason"]
+
+
 def test_a_version_that_never_answers_is_not_promoted(
     start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer
 ) -> None:

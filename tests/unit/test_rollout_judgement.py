@@ -142,6 +142,18 @@ def test_one_that_does_not_answer_is_in_doubt() -> None:
     assert off.look(Counts(30, 30), answered).kind == "good"
 
 
+def test_one_that_is_faster_has_no_small_p() -> None:
+    """The metric of it is one to alert on."""
+    new, old = Counts(200, 200, first_byte=(200, 0)), Counts(200, 200, first_byte=(0, 200))
+    found = Judge(Limits(), NAMES, HISTOGRAMS).look(new, old).findings[-1]
+    assert (found.measure, found.p > 0.9) == ("first_byte", True)
+    shorter, longer = ((0,) * n + (200,) + (0,) * (20 - n) for n in (5, 15))
+    judge = Judge(Limits(duration_p50=(0.5, 2.0)), NAMES, HISTOGRAMS)
+    assert judge.look(
+        Counts(200, 200, duration=shorter), Counts(200, 200, duration=longer)
+    ).kind == "worse"
+
+
 def test_looking_again_at_the_same_events_condemns_nobody() -> None:
     """A look is spent on each event: between two there is none."""
     judge = Judge(Limits(), NAMES, HISTOGRAMS)

@@ -70,6 +70,22 @@ def test_a_step_does_not_last_for_ever(then: str, do: Do) -> None:
     assert action.text.endswith("and max_wait is over")
 
 
+def test_what_was_never_connected_says_nothing() -> None:
+    """Beyond a limit, or without a port of this host: nobody is promoted by that."""
+    rollout = begun()
+    reading = Reading(20.0, Counts(65, 1), Counts(600, 600))
+    assert advance(rollout, reading, HISTOGRAMS).do is Do.NOTHING
+    assert rollout.waits == (
+        "waiting for 20 connections of v2: 1 so far, about 380 s more at this rate; 64 more have "
+        "not reached it: see tcpmux status r"
+    )
+    answered = Counts(600, 600, first_byte=(600,))
+    reading = Reading(20.0, Counts(65, 30, first_byte=(30,)), answered)
+    assert advance(rollout, reading, HISTOGRAMS).do is Do.NOTHING
+    assert rollout.waits.startswith("in doubt: v2: 30 of 65 connections answered, v1: 600 of 600")
+    assert advance(rollout, Reading(110.0, *reading[1:3]), HISTOGRAMS).do is Do.PAUSE
+
+
 def test_no_traffic_at_all_decides_nothing() -> None:
     rollout = begun()
     assert advance(rollout, Reading(99.0, *good(0, 0)), HISTOGRAMS).do is Do.NOTHING
