@@ -173,8 +173,7 @@ class Rollouts:
 
     async def _go_on(self) -> None:
         assert self._master is not None
-        if self.runs:
-            await self._say("", "")
+        await self._say_what_is_lost()
         await self._read_all_hooks()
         while not self._master.gone:
             if not self.runs:
@@ -224,7 +223,9 @@ class Rollouts:
             await self._ended(rollout, ABORTED, why)
             return
         if rollout.pending == STEPPING:
-            await self._enter(rollout, rollout.next_step)
+            step = rollout.next_step
+            said = [each["text"] for each in rollout.verdicts[-1:]]
+            await self._enter(rollout, step, "".join(said) or step_text(rollout, step))
         elif rollout.pending:
             await self._end(rollout, rollout.pending, rollout.reason)
         elif rollout.state == RUNNING and (why := _changed(rollout, route)):
@@ -270,10 +271,10 @@ class Rollouts:
         says = f"{rollout.route}: rollout: {text}"
         self.hooks.tell(rollout, event, says, by, step)
         await self._save()
-        await self._enter(rollout, step)
-        await self._say(rollout.route, says, by=by)
+        await self._enter(rollout, step, text, by)
 
-    async def _enter(self, rollout: Rollout, step: int) -> None:
+    async def _enter(self, rollout: Rollout, step: int, text: str, by: str = "") -> None:
+        """What is said before it is done with may be said twice, but is not lost with control."""
         try:
             await self._mirror(rollout, on=rollout.is_shadow(step))
             await self._set_weights(rollout, rollout.weights_of(step))
@@ -284,7 +285,9 @@ class Rollouts:
         route = self._row(rollout.route)
         if route is not None:
             rollout.entered(step, self._reading(rollout, route, step))
+        await self._say(rollout.route, f"{rollout.route}: rollout: {text}", by=by)
         await self._save()
+        self.hooks.go()
 
     async def _mirror(self, rollout: Rollout, *, on: bool) -> None:
         """The new version gets copies of all connections, or of none. If the file has it get some,
@@ -325,9 +328,10 @@ class Rollouts:
         rollout.note(time.time(), f"paused: {reason}")
         says = f"{rollout.route}: rollout paused: {reason}"
         self.hooks.tell(rollout, "paused", says, by)
-        await self._save()
         level = logging.INFO if by else logging.WARNING
         await self._say(rollout.route, says, level, by)
+        await self._save()
+        self.hooks.go()
 
     async def _end(self, rollout: Rollout, end: str, text: str, by: str = "") -> None:
         """The weights that belong to this end, and then it is over."""
@@ -379,21 +383,36 @@ class Rollouts:
         says = f"{rollout.route}: rollout {what}{f': {text}' * bool(text)}"
         self.hooks.tell(rollout, end.replace(" ", "_"), says, by)
         self.hooks.ended(rollout.route)
-        await self._save()
         level = (
             logging.WARNING if end == ROLLED_BACK or (end == ABORTED and not by) else logging.INFO
         )
         await self._say(rollout.route, says, level, by)
-
-    async def _say(self, route: str, text: str, level: int = logging.INFO, by: str = "") -> None:
-        """In the log and the events; and which are under way."""
-        assert self._master is not None
+        await self._save()
         self.hooks.go()
+
+    async def _say(
+        self, route: str, text: str, level: int = logging.INFO, by: str = ""
+    ) -> list[str]:
+        """In the log and the events; and which are under way. Returns those that the master has
+        known to be, and that are not any more."""
+        assert self._master is not None
         running = [each.route for each in self.runs.values() if each.state == RUNNING]
         with suppress(MasterGone, MasterSilent):
-            await self._master.request(
+            answer = await self._master.request(
                 "rollout_says", route=route, text=text, level=level, running=running, by=by
             )
+            return [str(name) for name in answer.get("over", [])]
+        return []
+
+    async def _say_what_is_lost(self) -> None:
+        """Rollouts of the control before this one that the state file does not know."""
+        for name in await self._say("", ""):
+            if name not in self.runs:
+                text = (
+                    f"{name}: its rollout is forgotten, as its state could not be kept or read: "
+                    "its weights stay, and nobody judges them; set them, or start it again"
+                )
+                await self._say(name, text, logging.ERROR)
 
     # --- what people ask --------------------------------------------------------------------
 
@@ -427,6 +446,7 @@ class Rollouts:
             says = f"{name}: rollout to {plan.to}: {steps_text(plan.shares)}"
             self.hooks.tell(rollout, "started", says, by)
             await self._say(name, says, by=by)
+            self.hooks.go()
             if not self.hooks.of(name).gate:  # else when that says so
                 await self._step(rollout, 0, step_text(rollout, 0))
         return self.status(name)
@@ -495,8 +515,9 @@ class Rollouts:
         rollout.note(time.time(), "resumed")
         says = f"{rollout.route}: rollout resumed, before its first step"
         self.hooks.tell(rollout, "resumed", says, by)
-        await self._save()
         await self._say(rollout.route, says, by=by)
+        await self._save()
+        self.hooks.go()
 
     async def _promote(self, rollout: Rollout, by: str, *, full: bool) -> None:
         """To the next step, or past the last one."""

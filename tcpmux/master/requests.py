@@ -31,7 +31,8 @@
     rollout_plan route              what the files say of one, with its hooks
     rollout_says route, text, level, running
                                     a line for the log and the events; running: the routes whose
-                                    rollouts are under way
+                                    rollouts are under way. The answer: those that were, and are
+                                    not any more (over)
     events       since              what has happened after that number
     fault        text               of control itself: an event
     log_level    level
@@ -363,13 +364,13 @@ class Requests:
 
     def _rollout_says(self, request: Request) -> dict[str, Any]:
         """Of none, only which are under way."""
-        self._master.rollouts.running(map(str, request["running"]))
+        over = self._master.rollouts.running(map(str, request["running"]))
         if request["text"]:
             text = printable(str(request["text"]))[:MAX_TEXT]
             where = Where(str(request["route"]))
             extra = {"event": "rollout", "by": _by(request), "where": where}
             log.log(level_from(request["level"]), "%s", text, extra=extra)
-        return {}
+        return {"over": over}
 
     def _orders(self, ids: list[str]) -> list[tuple[WorkerLine, int, int]]:
         """(line of its worker, record, generation) of each."""

@@ -71,9 +71,11 @@ class RolloutWatch(Duty):
         self._away_at: float | None = None
         self._said = False
 
-    def running(self, routes: Iterable[str]) -> None:
-        """Those that are under way, as control says."""
-        self._running = tuple(routes)
+    def running(self, routes: Iterable[str]) -> list[str]:
+        """Those that are under way, as control says. Returns those that were before, and are not
+        any more."""
+        before, self._running = self._running, tuple(routes)
+        return [route for route in before if route not in self._running]
 
     def due(self) -> float | None:
         if self._away_at is None or self._said or not self._running:

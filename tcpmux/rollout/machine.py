@@ -257,9 +257,9 @@ def _answers_text(shadows: Counts) -> str:
 def _unreached(its: Counts, route: str) -> str:
     """Of connections that say nothing; a few are only about to."""
     lost = its.opened - its.tried
-    return (
-        f"; {lost} more have not reached it: see tcpmux status {route}" if lost > its.tried else ""
-    )
+    if lost <= its.tried:
+        return ""
+    return f"; {lost} more have not reached it: see tcpmux status {route}"
 
 
 def _time_left(opened: int, wanted: int, age: float) -> str:

@@ -270,6 +270,19 @@ def talked(sock: socket.socket) -> str:
     return ""
 
 
+def test_one_whose_state_is_lost_is_an_event(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    """Control forgets it when it dies, and the master knows of it."""
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address))
+    proxy.client.start_rollout("r", {"to": "v2", "steps": ["20%"], "bake": 600})
+    (state,) = tmp_path.glob("rollouts-*")
+    os.truncate(state, 0)
+    os.kill(proxy.control_pid(), signal.SIGKILL)
+    proxy.says("ERROR r: its rollout is forgotten, as its state could not be kept or read: its ")
+    assert weights(proxy) == {"v1": 4, "v2": 1}
+
+
 def test_without_a_place_for_its_state_none_is_begun(
     start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
 ) -> None:

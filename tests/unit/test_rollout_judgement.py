@@ -149,9 +149,10 @@ def test_one_that_is_faster_has_no_small_p() -> None:
     assert (found.measure, found.p > 0.9) == ("first_byte", True)
     shorter, longer = ((0,) * n + (200,) + (0,) * (20 - n) for n in (5, 15))
     judge = Judge(Limits(duration_p50=(0.5, 2.0)), NAMES, HISTOGRAMS)
-    assert judge.look(
-        Counts(200, 200, duration=shorter), Counts(200, 200, duration=longer)
-    ).kind == "worse"
+    assert (
+        judge.look(Counts(200, 200, duration=shorter), Counts(200, 200, duration=longer)).kind
+        == "worse"
+    )
 
 
 def test_looking_again_at_the_same_events_condemns_nobody() -> None:
