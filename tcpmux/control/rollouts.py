@@ -263,7 +263,13 @@ class Rollouts:
     async def _step(
         self, rollout: Rollout, step: int, text: str, by: str = "", event: str = "step"
     ) -> None:
-        """Has the weights of a step set, which is written down before."""
+        """Has the weights of a step set, which is written down before. Raises MasterRefused."""
+        route = self._row(rollout.route)
+        if route is not None and not _gone(rollout, route):
+            try:
+                rollout.adopt(weights_of(route))
+            except ValueError as error:
+                raise MasterRefused("refused", f"{rollout.route}: {error}") from None
         rollout.pending, rollout.next_step = STEPPING, step
         rollout.weights = rollout.weights_of(step)
         rollout.state, rollout.reason = RUNNING, ""

@@ -52,7 +52,7 @@ class Rollout:
     or is about to (pending: for what of PENDING, and next_step). step: index in the plan; -1 = none
     yet. windows: how many there have been. window_at: monotonic s. base_new, base_old: readings at
     the window's beginning. frozen: what the others did in the window before one in which they get
-    nothing."""
+    nothing; if that is too little, since the start of the instance."""
 
     route: str
     plan: Plan
@@ -105,6 +105,14 @@ class Rollout:
         """In which the new version gets copies alone."""
         return step == 0 and self.plan.shadow > 0
 
+    def adopt(self, weights: Mapping[str, int]) -> None:
+        """The route has these destinations now, which may be others than when it began. Raises
+        ValueError."""
+        before = {name: self.before.get(name, weight) for name, weight in weights.items()}
+        for share in self.plan.shares:
+            weights_at(share, self.plan.to, before)
+        self.before = before
+
     def weights_of(self, step: int) -> dict[str, int]:
         if self.is_shadow(step):
             return self.back()
@@ -131,8 +139,10 @@ class Rollout:
         """The weights of a step are in force."""
         if 0 < self.share < 1 and self.windows:
             found = reading.old - self.base_old
-            if found.opened >= min(self.plan.min_connections, self.frozen.opened):
+            if found.tried >= min(self.plan.min_connections, self.frozen.tried):
                 self.frozen = found
+        if self.frozen.tried < self.plan.min_connections:
+            self.frozen = reading.old  # steps were skipped: what they have done at all
         self.step, self.pending = step, ""
         self.open_window(reading)
 
@@ -230,10 +240,12 @@ def _waits(rollout: Rollout, age: float, new: Counts, old: Counts, found: Verdic
     """What for; "" = for nothing any more."""
     plan = rollout.plan
     had = [(plan.to, new)]
-    if rollout.share < 1:
+    if rollout.share < 1 or not old.tried:
         had.append((rollout.names.old, old))
     for name, its in had:
         tried = its.tried
+        if rollout.share >= 1 and its is old:
+            return f"nothing to compare with: {name} had no connection before"
         if tried < plan.min_connections:
             text = f"waiting for {plural(plan.min_connections, 'connection')} of {name}"
             text = f"{text}: {tried} so far{_time_left(tried, plan.min_connections, age)}"

@@ -241,10 +241,17 @@ def test_what_others_do_in_the_middle_of_it(
     assert weights(proxy) == {"v1": 4, "v2": 1}
     proxy.client.change_rollout("r", "promote")
     assert weights(proxy) == {"v1": 1, "v2": 1}
+    more = config(tmp_path, port, one.address, two.address)
+    more["routes"][0]["destinations"].append({"name": "v3", "endpoints": [one.address]})
+    proxy.reload(more)
+    wait_for(lambda: now(proxy)["state"] == "paused", "another pause")
+    proxy.client.change_rollout("r", "resume")
+    assert weights(proxy) == {"v1": 1, "v2": 2, "v3": 1}
+    wait_for(lambda: now(proxy)["step_seconds"] > 1, "some looks at it")
     proxy.client.change_rollout("r", "pause")
     assert now(proxy)["reason"] == "by an operator"
     proxy.client.change_rollout("r", "abort")
-    assert weights(proxy) == {"v1": 1, "v2": 0}
+    assert weights(proxy) == {"v1": 1, "v2": 0, "v3": 1}
     assert end(proxy)["end"] == "aborted"
     with pytest.raises(AdminError, match="no rollout is under way"):
         proxy.client.change_rollout("r", "pause")

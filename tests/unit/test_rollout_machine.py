@@ -86,6 +86,32 @@ def test_what_was_never_connected_says_nothing() -> None:
     assert advance(rollout, Reading(110.0, *reading[1:3]), HISTOGRAMS).do is Do.PAUSE
 
 
+def test_who_skips_steps_compares_with_what_the_others_did_before_it() -> None:
+    """And if they did nothing, nobody is promoted by that."""
+    for old, do in ((Counts(500, 500), Do.ROLL_BACK), (NO_COUNTS, Do.PAUSE)):
+        rollout = begun()
+        rollout.entered(0, Reading(0.5, NO_COUNTS, old))
+        rollout.entered(1, Reading(1.0, NO_COUNTS, old))
+        action = advance(rollout, Reading(20.0, Counts(110, 0, 110), old), HISTOGRAMS)
+        assert action.do is (do if old.opened else Do.NOTHING)
+        action = advance(rollout, Reading(110.0, Counts(150, 0, 150), old), HISTOGRAMS)
+        assert action.do is do
+    assert rollout.waits == "nothing to compare with: v1 had no connection before"
+
+
+def test_it_goes_on_with_other_destinations() -> None:
+    """A reload may bring or remove some; the new version has its exact share of them."""
+    rollout = begun()
+    rollout.adopt({"v1": 7, "v2": 1, "v4": 3})
+    assert rollout.before == {"v1": 3, "v2": 0, "v4": 3}
+    assert rollout.weights_of(0) == {"v1": 9, "v2": 2, "v4": 9}
+    rollout.adopt({"v2": 1, "v4": 3})
+    assert rollout.weights_of(0) == {"v2": 1, "v4": 9}
+    with pytest.raises(ValueError, match="smaller weights first"):
+        rollout.adopt({"v2": 1, "v4": 3, "v5": 999_983})
+    assert rollout.back() == {"v2": 0, "v4": 3}
+
+
 def test_no_traffic_at_all_decides_nothing() -> None:
     rollout = begun()
     assert advance(rollout, Reading(99.0, *good(0, 0)), HISTOGRAMS).do is Do.NOTHING
