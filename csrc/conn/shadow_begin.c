@@ -40,6 +40,12 @@ static void established(struct tm_worker *w, uint32_t shadow)
         tm_shadow_read(w, shadow);
 }
 
+/* By an endpoint: not if a limit has left it no place, or this host no port. */
+static bool is_refused(const struct tm_cold *cold)
+{
+    return cold->failure == TM_CLOSED_connect_failed || cold->failure == TM_CLOSED_connect_timeout;
+}
+
 /* The next endpoint, until one is being connected to or all have been tried. */
 static void connect_next(struct tm_worker *w, uint32_t shadow)
 {
@@ -72,7 +78,7 @@ static void connect_next(struct tm_worker *w, uint32_t shadow)
             tm_arm(w, shadow, cold->until_ms);
         return;
     }
-    tm_shadow_end(w, shadow, TM_SHADOW_REFUSED);
+    tm_shadow_end(w, shadow, is_refused(cold) ? TM_SHADOW_REFUSED : TM_SHADOW_CUT);
 }
 
 void tm_shadow_connect(struct tm_worker *w, uint32_t shadow)

@@ -14,6 +14,7 @@ from tcpmux.control.client import AdminError
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.test_rollout import config, end, now, weights
+from tests.integration.test_shifting import held
 from tests.rolling import BadServer, clients, resets
 from tests.support import EchoServer, patient, refusing_port, wait_for
 
@@ -84,6 +85,20 @@ def test_a_bad_version_never_gets_a_client(
         assert not is_mirroring(proxy)
         assert {answer for _, answer in asking.answers[before:]} == {"one"}
     bad.close()
+
+
+def test_a_limit_of_a_version_condemns_it_not(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    """Shadows for which there is no place tell nothing of its endpoints."""
+    found = config(tmp_path, port, one.address, two.address)
+    found["routes"][0]["destinations"][1]["max_connections"] = 1
+    proxy = start_proxy(found)
+    begun(proxy, max_wait=patient(3), shadow=0.1, min_connections=1000)
+    with held(port), clients(port):
+        wait_for(lambda: mirror(proxy)["results"]["cut"] > 20, "shadows without a place")
+        wait_for(lambda: now(proxy)["state"] == "paused", "it to pause")
+    assert now(proxy)["reason"].startswith("waiting for 1000 connections of v2: 0 so far")
 
 
 def test_it_goes_on_when_control_is_killed(

@@ -206,6 +206,16 @@ def test_one_that_refuses_is_given_up(mirrored: Any) -> None:
     assert of.worker.endpoint(1).connect_failures == 1
 
 
+def test_one_without_a_place_says_nothing_of_its_endpoint(mirrored: Any) -> None:
+    of = mirrored(rules=DestinationRules(max_connections=1))
+    link, copy = of.link()
+    other = of.worker.link(of.endpoint)
+    transfer(Flow(other.client, other.server, BLOCK, shut=True))
+    say(link, copy, b"question")
+    finish(link, copy)
+    of.await_fate(agreed=1, cut=1)
+
+
 @pytest.mark.parametrize("piece", [700, 1 << 18], ids=["copied", "spliced"])
 def test_one_that_does_not_read_is_given_up(mirrored: Any, piece: int) -> None:
     """And resetting it takes no time of the connection."""
