@@ -265,6 +265,8 @@ def _lines(status: RolloutStatus, now: float, *, brief: bool = False) -> Iterato
     for each in found["findings"]:
         yield f"  {printable(each['text'])}"
     yield from _hooks(status)
+    if status.get("unsaved"):  # an older build does not say
+        yield f"  its state can't be saved: {printable(status['unsaved'])}"
     for verdict in () if brief else found["verdicts"][-SHOWN:]:
         yield f"  {clock(verdict['time'], now)}  {printable(verdict['text'])}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,7 @@ from tcpmux.rollout import saved
 
 log = logging.getLogger("tcpmux.control")
 
+DELETED = " (deleted)"  # after a path, as the kernel says it
 SAVE_TIME = 0.2  # s that a change waits for the disk
 
 
@@ -42,12 +44,31 @@ class RolloutFile:
         if self._fd is None:
             return
         try:
-            why = await self._written(saved.packed(state), self._fd, patience)
+            why = await self._written(saved.fitted(state), self._fd, patience)
         except (OSError, ValueError) as error:
-            why = str(error)
+            why = self._why(error)
             if why != self.failed:
-                log.warning("the state of rollouts can't be saved: %s", why)
+                log.warning(
+                    "the state of rollouts can't be saved: %s; they go on, but are forgotten if "
+                    "control ends before it can",
+                    why,
+                )
+        else:
+            if self.failed and not why:
+                log.info("the state of rollouts is saved again")
         self.failed = why
+
+    def _why(self, error: Exception) -> str:
+        """With the place, and what to do about it."""
+        if not isinstance(error, OSError):
+            return str(error)
+        try:
+            path = os.readlink(f"/proc/self/fd/{self._fd}")
+        except OSError:
+            path = "the state file"
+        if isinstance(error, FileNotFoundError):
+            return f"{path.removesuffix(DELETED)} has been removed: start tcpmux again"
+        return f"{path}: {error.strerror}"
 
     async def _written(self, body: bytes, fd: int, patience: float) -> str:
         """Why it may not be on the disk, if somebody has waited so long for it; "" = it is."""

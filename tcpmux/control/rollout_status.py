@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.control.metric_families import Family, label
 from tcpmux.rollout.machine import PAUSED, RUNNING, Reading, Rollout
 from tcpmux.rollout.plan import share_name
+from tcpmux.rollout.saved import OF_AN_END
 
 if TYPE_CHECKING:
     from tcpmux.rollout.judgement import Counts
@@ -37,8 +38,6 @@ HOOK_FAILURES = Family(
     "counter",
     "Failures of hooks of rollouts: gate, events, exec or prometheus.",
 )
-
-OF_AN_END = 8  # verdicts that are kept of one that is over
 
 
 def _version(name: str, counts: Counts) -> dict[str, Any]:

@@ -58,7 +58,6 @@ RETRY = 1.0  # s
 BEGIN_TIME = 5.0  # s that a rollout which is to begin does
 KILLED_AT_ONCE = 1000  # ids in one request to the master
 MAX_KILLED = 20_000
-MAX_SAVED = 100  # ends, of all routes
 BY = "rollout"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -153,7 +152,7 @@ class Rollouts:
     def _recent(self) -> list[dict[str, Any]]:
         """The ends that the state file has room for, the oldest first."""
         every = [end for ends in self.history.values() for end in ends]
-        return sorted(every, key=lambda end: float(end["ended"]))[-MAX_SAVED:]
+        return sorted(every, key=lambda end: float(end["ended"]))[-saved.MAX_SAVED :]
 
     async def _save_later(self) -> None:
         async with self._lock:
@@ -429,7 +428,8 @@ class Rollouts:
             raise MasterRefused(
                 "refused",
                 f"no rollout can be started, as its state can't be kept: {self._file.problem}; "
-                "make the directory, or set another state_dir, and start tcpmux again",
+                "make it a directory that tcpmux's user can write to, or set another state_dir, "
+                "and start tcpmux again",
             )
         plan = await self._plan(name, values)
         weights = weights_of(route)
@@ -447,7 +447,8 @@ class Rollouts:
             if self._file.failed:
                 del self.runs[name]
                 raise MasterRefused(
-                    "refused", f"a rollout's state can't be kept: {self._file.failed}"
+                    "refused",
+                    f"no rollout can be started, as its state can't be kept: {self._file.failed}",
                 )
             says = f"{name}: rollout to {plan.to}: {steps_text(plan.shares)}"
             self.hooks.tell(rollout, "started", says, by)
@@ -546,7 +547,13 @@ class Rollouts:
                 reading = self._reading(rollout, route)
             now = shown(rollout, reading)
         history = self.history.get(name, [])
-        return {"route": name, "rollout": now, "history": history, "hooks": self.hooks.shown(name)}
+        return {
+            "route": name,
+            "rollout": now,
+            "history": history,
+            "hooks": self.hooks.shown(name),
+            "unsaved": self._file.failed if rollout is not None else "",
+        }
 
     def annotated(self, route: dict[str, Any]) -> dict[str, Any]:
         """A route of the instance's status, with how far its rollout is."""

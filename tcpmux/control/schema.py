@@ -293,6 +293,7 @@ class RolloutStatus(TypedDict):
     rollout: RolloutNow | None  # None: none is under way
     history: list[RolloutEnd]  # the last 20, the oldest first
     hooks: list[RolloutHook]
+    unsaved: str  # why the state of the one under way can't be saved; "" = it is
 
 
 class RolloutList(TypedDict):

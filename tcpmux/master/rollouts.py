@@ -3,6 +3,7 @@ takes their weights, and says when nobody conducts them. Runs in the master."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -41,13 +42,13 @@ class StateFile:
         try:
             self.fd = self._opened()
         except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else str(error)
+            why = _why(error, self.path)
             self.problem = f"state_dir {config.state_dir}: {why}"
             level = logging.INFO if config.state_dir == STATE_DIR else logging.WARNING
             log.log(
                 level,
-                "no rollout can be started, as its state can't be kept: %s; make the directory, or "
-                "set another state_dir, and start again",
+                "no rollout can be started, as its state can't be kept: %s; make it a directory "
+                "that this user can write to, or set another state_dir, and start again",
                 self.problem,
             )
 
@@ -59,6 +60,13 @@ class StateFile:
             os.close(fd)
             raise ValueError(f"{self.path} is not a regular file of this user")
         return fd
+
+
+def _why(error: Exception, path: str) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    is_link = error.errno == errno.ELOOP and os.path.islink(path)
+    return f"{path} is a symbolic link" if is_link else str(error.strerror)
 
 
 class RolloutWatch(Duty):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from hashlib import sha256
 from typing import Any
@@ -27,6 +28,8 @@ MAX_TEXT = 500  # characters
 MAX_NAME = 63
 MAX_BUCKETS = 64
 HISTORY = 20  # ends of a route that are kept
+OF_AN_END = 8  # verdicts that are kept of one that is over
+MAX_SAVED = 100  # ends, of all routes
 MAX_COUNT = 1 << 64
 
 
@@ -73,8 +76,33 @@ def packed(value: Mapping[str, Any]) -> bytes:
     """As write() takes it. Raises ValueError if it is too large."""
     body = json.dumps(value, separators=(",", ":")).encode()
     if len(body) > HALF - _HEAD.size:
-        raise ValueError(f"{len(body)} bytes of rollouts are more than the state file can hold")
+        raise ValueError(
+            f"{len(body)} bytes are more than the state file can hold: too many are under way"
+        )
     return body
+
+
+# (verdicts of a rollout, ends, verdicts of each) that are kept, if that is not too much.
+_KEPT = ((MAX_VERDICTS, MAX_SAVED, OF_AN_END), (8, MAX_SAVED, 0), (2, HISTORY, 0), (1, 0, 0))
+
+
+def fitted(state: Mapping[str, Any]) -> bytes:
+    """As packed(), without the oldest of what people are told, where there is too much of it: a
+    rollout goes on without that. Raises ValueError."""
+    for verdicts, ends, of_each in _KEPT:
+        rollouts = [_shortened(each, verdicts) for each in state["rollouts"]]
+        history = [_shortened(each, of_each) for each in _last(state["history"], ends)]
+        with suppress(ValueError):
+            return packed({**state, "rollouts": rollouts, "history": history})
+    return packed({**state, "rollouts": rollouts, "history": history})
+
+
+def _shortened(value: Mapping[str, Any], most: int) -> dict[str, Any]:
+    return {**value, "verdicts": _last(value["verdicts"], most)}
+
+
+def _last(values: Sequence[Any], most: int) -> Sequence[Any]:
+    return values[max(0, len(values) - most) :]
 
 
 def write(fd: int, body: bytes) -> None:

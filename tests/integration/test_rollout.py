@@ -277,6 +277,24 @@ def talked(sock: socket.socket) -> str:
     return ""
 
 
+def test_a_state_that_can_not_be_saved_is_said(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address))
+    slow = {"to": "v2", "steps": ["20%", "50%"], "bake": 600}
+    proxy.client.start_rollout("r", slow)
+    assert "saved" not in proxy.run("rollout", "status", "r").stdout
+    (state,) = tmp_path.glob("rollouts-*")
+    state.unlink()
+    proxy.client.change_rollout("r", "promote")
+    why = f"{state} has been removed: start tcpmux again"
+    proxy.says(f"WARNING the state of rollouts can't be saved: {why}; they go on")
+    assert f"its state can't be saved: {why}" in proxy.run("rollout", "status", "r").stdout
+    proxy.client.change_rollout("r", "abort")
+    with pytest.raises(AdminError, match=f"its state can't be kept: {re.escape(why)}"):
+        proxy.client.start_rollout("r", slow)
+
+
 def test_one_whose_state_is_lost_is_an_event(
     start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
 ) -> None:

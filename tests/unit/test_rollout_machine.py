@@ -112,6 +112,23 @@ def test_it_goes_on_with_other_destinations() -> None:
     assert rollout.back() == {"v2": 0, "v4": 3}
 
 
+def test_what_is_too_much_for_the_state_file_is_left_out() -> None:
+    """The oldest of what people are told, and never what a rollout goes on by."""
+    told = {"time": 1.0, "step": 1, "text": "x" * 700}
+    end = {"route": "r", "text": "y" * 600, "verdicts": [told] * saved.OF_AN_END}
+    running = json.loads(json.dumps(saved.rollout_as_json(begun()))) | {"verdicts": [told] * 64}
+    for routes in (1, 20, 200):
+        state = {"rollouts": [running] * routes, "history": [end] * saved.MAX_SAVED}
+        kept = json.loads(saved.fitted(state))
+        assert len(kept["rollouts"]) == routes
+        for each in kept["rollouts"]:
+            assert each["verdicts"]
+            assert each | {"verdicts": []} == running | {"verdicts": []}
+        assert kept["history"]
+    with pytest.raises(ValueError, match="too many are under way"):
+        saved.fitted({"rollouts": [running] * 1000, "history": []})
+
+
 def test_no_traffic_at_all_decides_nothing() -> None:
     rollout = begun()
     assert advance(rollout, Reading(99.0, *good(0, 0)), HISTOGRAMS).do is Do.NOTHING
