@@ -76,7 +76,14 @@ class RolloutFile:
         if self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing], timeout=patience)
         self._writing = loop.run_in_executor(self._disk, saved.write, fd, body)
+        self._writing.add_done_callback(_look_at)
         done, _ = await asyncio.wait([self._writing], timeout=patience)
         for each in done:
             each.result()
         return "" if done or patience <= SAVE_TIME else f"the disk takes more than {patience:g} s"
+
+
+def _look_at(done: asyncio.Future[None]) -> None:
+    """Nobody else may: of what took too long only the next change would say why it failed."""
+    if not done.cancelled():
+        done.exception()

@@ -478,7 +478,9 @@ class Rollouts:
             raise MasterRefused("invalid", str(error)) from None
         if not plan.to:
             raise MasterRefused(
-                "invalid", f"{name}: the file has no `rollout` for it: say which version, with to"
+                "invalid",
+                f"{name}: the file has no `rollout` for it: say which version is to take over "
+                "(tcpmux rollout start --to, `to` of the API)",
             )
         return plan
 
@@ -496,6 +498,8 @@ class Rollouts:
             rollout = self._run(name)
             if full and action != "promote":
                 raise MasterRefused("invalid", f"full is for promote, not for {action}")
+            if action in ("resume", "promote"):
+                self._check_ready(rollout)
             if action == "pause":
                 if rollout.state != RUNNING:
                     raise MasterRefused("refused", f"{name} is paused already: {rollout.reason}")
@@ -509,6 +513,12 @@ class Rollouts:
             else:
                 await self._end(rollout, ABORTED, "by an operator", by)
             return self.status(name)
+
+    def _check_ready(self, rollout: Rollout) -> None:
+        """Raises MasterRefused if it would be paused at once."""
+        route = self._row(rollout.route)
+        if route is not None and (why := _not_ready(rollout, route)):
+            raise MasterRefused("refused", f"{rollout.route}: {why}: enable it first")
 
     async def _resume(self, rollout: Rollout, by: str) -> None:
         step = max(0, rollout.step)
@@ -599,7 +609,12 @@ def _changed(rollout: Rollout, route: RouteRow) -> str:
     mirror = mirroring_of(route)
     if rollout.is_shadow(rollout.step) and not (mirror.share and mirror.to == rollout.plan.to):
         return f"its mirror is {mirror} now, which somebody else has set; resume sets it again"
-    (row,) = (each for each in route.destinations if each.name == rollout.plan.to)
-    if row.state != READY:
-        return f"{row.name} is {ADMIN_STATES[row.state]}"
+    return _not_ready(rollout, route)
+
+
+def _not_ready(rollout: Rollout, route: RouteRow) -> str:
+    """The new version is drained or disabled; "" = it is not, or is gone."""
+    for row in route.destinations:
+        if row.name == rollout.plan.to and row.state != READY:
+            return f"{row.name} is {ADMIN_STATES[row.state]}"
     return ""

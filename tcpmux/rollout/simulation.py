@@ -127,7 +127,7 @@ def simulated(
             had = traffic[0].counts.opened
             return Outcome(action.do, action.text, now, had, rollout.step)
         # About as often as the new version has a connection: nothing can be decided in between.
-        tick = max(TICK, 1 / (rate * rollout.share))
+        tick = max(TICK, min(1 / (rate * rollout.share), plan.max_wait / 4))
         if now - rollout.window_at < plan.bake:
             tick = min(tick, max(TICK, plan.bake / 4))
         now += tick

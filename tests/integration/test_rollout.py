@@ -249,6 +249,11 @@ def test_what_others_do_in_the_middle_of_it(
     assert weights(proxy) == {"v1": 1, "v2": 2, "v3": 1}
     wait_for(lambda: now(proxy)["step_seconds"] > 1, "some looks at it")
     proxy.client.change_rollout("r", "pause")
+    proxy.client.drain("r", "v2")
+    for action in ("resume", "promote"):
+        with pytest.raises(AdminError, match="v2 is draining: enable it first"):
+            proxy.client.change_rollout("r", action)
+    proxy.client.enable("r", "v2")
     assert now(proxy)["reason"] == "by an operator"
     proxy.client.change_rollout("r", "abort")
     assert weights(proxy) == {"v1": 1, "v2": 0, "v3": 1}

@@ -176,6 +176,13 @@ def test_what_is_off_is_not_judged() -> None:
     assert found == Verdict("good", "", ())
 
 
+def test_a_simulated_step_lasts_no_longer_than_a_real_one() -> None:
+    """However seldom the new version has a connection."""
+    plan = Plan("v2", (0.00001, 1.0), bake=1.0, max_wait=10.0)
+    found = simulated(plan, Model(), Model(), 1.0, HISTOGRAMS, Random(8))
+    assert (found.end, found.seconds <= 12.5) == (Do.PAUSE, True)
+
+
 def test_healthy_rollouts_are_not_rolled_back() -> None:
     """At all rates of connections, of failures, resets and early closes, and at all latencies, if
     both versions have the same."""
