@@ -1,5 +1,6 @@
 """`python -m tests.docs.broken_versions [redis] [postgres]`: rollouts to versions of real servers
 that are broken in five ways, and what their clients notice; rows for docs/explanation/rollout.md.
+With `--picture`: a rollout of redis on the page, for docs/how-to/rollout.md.
 
 Two servers of each kind, 8 clients, each question in a connection of its own. Versions that answer
 errors are real ones: a redis that wants a password, a PostgreSQL that wants TLS. What resets,
@@ -21,8 +22,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import sync_playwright
+
+from tests.docs.pages import DOCS
 from tests.docs.postgres_by_name import postgresql
+from tests.integration.browsing import CHROMIUM, NO_POPUP
 from tests.integration.database_clients import Postgres, Redis
+from tests.integration.looking import with_http
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route, routes
 from tests.others import NOBODY, certificate, running, system_program
@@ -142,6 +148,45 @@ def rolled_out(directory: Path, protocol: str, ask: Any, one: int, two: str) -> 
         proxy.stop()
 
 
+def photograph(directory: Path, one: int, two: int) -> None:
+    """A rollout in its second step, as the page shows it."""
+    port = free_port()
+    config, address = with_http(
+        route("db", port, v1=(1, f"127.0.0.1:{one}"), v2=(0, f"127.0.0.1:{two}"))
+    )
+    full = {
+        "state_dir": str(directory),
+        "admin": {"socket": str(directory / "admin.sock"), "http": address, "insecure": True},
+        **config,
+    }
+    proxy = Proxy(directory, full)
+    try:
+        load = Load(port, ask_redis)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=[NO_POPUP, "--no-sandbox"]
+            )
+            page = browser.new_page(viewport={"width": 1280, "height": 1400})
+            page.goto(f"http://{address}/#route=db")
+            page.locator("tr.destination").first.wait_for()
+            plan = {"to": "v2", "steps": ["5%", "20%", "50%", "100%"], "bake": 12}
+            proxy.client.start_rollout("db", {**plan, "min_connections": 100})
+            page.locator("#rollout-steps [aria-current]").get_by_text("20%").wait_for(
+                timeout=60_000
+            )
+            page.locator("#rollout-text", has_text="baking for 3 s").wait_for(timeout=60_000)
+            box: Any = page.locator("#rollout").bounding_box()
+            clip: Any = {
+                "x": box["x"] - 12, "y": box["y"] - 12,
+                "width": box["width"] + 24, "height": box["height"] + 24,
+            }  # fmt: skip
+            page.screenshot(path=DOCS / "rollout.png", clip=clip)
+            browser.close()
+        load.stop()
+    finally:
+        proxy.stop()
+
+
 def versions(stack: ExitStack, place: Path, server: Any, broken: Any) -> Iterator[tuple[str, str]]:
     """(way, endpoint) of each broken one."""
     yield WAYS[0], f"127.0.0.1:{stack.enter_context(refusing_port())}"
@@ -154,9 +199,13 @@ def versions(stack: ExitStack, place: Path, server: Any, broken: Any) -> Iterato
 
 
 def main() -> int:
-    kinds = sys.argv[1:] or ["redis", "postgres"]
     with ExitStack() as stack:
         place = stack.enter_context(short_directory())
+        if sys.argv[1:] == ["--picture"]:
+            one, two = (stack.enter_context(redis(place)) for _ in range(2))
+            photograph(stack.enter_context(short_directory()), one, two)
+            return 0
+        kinds = sys.argv[1:] or ["redis", "postgres"]
         os.chown(place, NOBODY, NOBODY)
         pem = certificate(place)
         os.chown(pem, NOBODY, NOBODY)
