@@ -13,6 +13,7 @@ from tcpmux.rollout import saved
 
 log = logging.getLogger("tcpmux.control")
 
+WHO = ("boot", "namespace", "started_at")  # of a state: which instance it is of
 DELETED = " (deleted)"  # after a path, as the kernel says it
 SAVE_TIME = 0.2  # s that a change waits for the disk
 
@@ -23,6 +24,7 @@ class RolloutFile:
 
     def __init__(self, fd: int | None, problem: str) -> None:
         self._fd = fd
+        self._last: int | None = None  # the number of what was written last
         self.problem = problem
         self.failed = ""
         self._disk = ThreadPoolExecutor(1, "rollouts")
@@ -44,8 +46,8 @@ class RolloutFile:
         if self._fd is None:
             return
         try:
-            why = await self._written(saved.fitted(state), self._fd, patience)
-        except (OSError, ValueError) as error:
+            why = await self._written(state, self._fd, patience)
+        except (OSError, ValueError, saved.Overtaken) as error:
             why = self._why(error)
             if why != self.failed:
                 log.warning(
@@ -60,27 +62,49 @@ class RolloutFile:
 
     def _why(self, error: Exception) -> str:
         """With the place, and what to do about it."""
-        if not isinstance(error, OSError):
+        if isinstance(error, ValueError):
             return str(error)
         try:
             path = os.readlink(f"/proc/self/fd/{self._fd}")
         except OSError:
             path = "the state file"
+        if isinstance(error, saved.Overtaken):
+            return f"{path}: another instance writes to it: give each a state_dir of its own"
         if isinstance(error, FileNotFoundError):
             return f"{path.removesuffix(DELETED)} has been removed: start tcpmux again"
-        return f"{path}: {error.strerror}"
+        return f"{path}: {error.strerror if isinstance(error, OSError) else error}"
 
-    async def _written(self, body: bytes, fd: int, patience: float) -> str:
+    def _replace(self, fd: int, body: bytes, state: Mapping[str, Any]) -> None:
+        """In the thread. Raises OSError, Overtaken."""
+        try:
+            self._last = saved.write(fd, body, self._last)
+        except saved.Overtaken as error:
+            self._last = error.number  # it may have been for once: an instance that ended late
+            if not _is_of(state, fd):
+                raise
+            self._last = saved.write(fd, body)
+
+    async def _written(self, state: Mapping[str, Any], fd: int, patience: float) -> str:
         """Why it may not be on the disk, if somebody has waited so long for it; "" = it is."""
-        loop = asyncio.get_running_loop()
+        loop, body = asyncio.get_running_loop(), saved.fitted(state)
         if self._writing is not None and not self._writing.done():
             await asyncio.wait([self._writing], timeout=patience)
-        self._writing = loop.run_in_executor(self._disk, saved.write, fd, body)
+        self._writing = loop.run_in_executor(self._disk, self._replace, fd, body, state)
         self._writing.add_done_callback(_look_at)
         done, _ = await asyncio.wait([self._writing], timeout=patience)
         for each in done:
             each.result()
         return "" if done or patience <= SAVE_TIME else f"the disk takes more than {patience:g} s"
+
+
+def _is_of(state: Mapping[str, Any], fd: int) -> bool:
+    """Whether this instance has written what is there: another control of it, in an upgrade. Or
+    nobody has, any more."""
+    try:
+        there = saved.read(fd)
+    except saved.Unreadable:
+        return True
+    return not there or all(there.get(key) == state[key] for key in WHO)
 
 
 def _look_at(done: asyncio.Future[None]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,14 @@ def boot_id() -> str:
         return ""
 
 
+def mount_namespace() -> int:
+    """Another one in each container; 0 = the kernel does not say."""
+    try:
+        return os.stat("/proc/self/ns/mnt").st_ino
+    except OSError:
+        return 0
+
+
 class Rollouts:
     """Of the routes of a View. fd: of the state file, or None, and problem says why."""
 
@@ -85,7 +94,7 @@ class Rollouts:
         self._connections = connections
         self._slices = slices
         self._file = RolloutFile(fd, problem)
-        self._boot = boot_id()
+        self._boot, self._namespace = boot_id(), mount_namespace()
         self._master: MasterLink | None = None
         self._tasks = Tasks()
         self._lock = asyncio.Lock()  # one change at a time
@@ -136,7 +145,10 @@ class Rollouts:
         why = ""
         if found.get("boot") != self._boot:
             why = "the host was booted anew"
-        elif found.get("started_at") != self._view.table.started_at:
+        elif (
+            found.get("started_at") != self._view.table.started_at
+            or found.get("namespace", self._namespace) != self._namespace
+        ):
             why = "tcpmux was started anew"
         for rollout in self.runs.values():
             if why and rollout.state == RUNNING:
@@ -161,6 +173,7 @@ class Rollouts:
     async def _save(self, patience: float = SAVE_TIME) -> None:
         state = {
             "boot": self._boot,
+            "namespace": self._namespace,
             "started_at": self._view.table.started_at,
             "rollouts": [saved.rollout_as_json(each) for each in self.runs.values()],
             "history": self._recent(),
@@ -209,7 +222,11 @@ class Rollouts:
             for name in {*self.runs, *self.hooks.waiting()}:
                 await self._read_hooks(name)
         for rollout in self._tell_of_pause:
-            self.hooks.tell(rollout, "paused", f"{rollout.route}: rollout paused: {rollout.reason}")
+            says = f"{rollout.route}: rollout paused: {rollout.reason}"
+            self.hooks.tell(rollout, "paused", says)
+            await self._say(rollout.route, says, logging.WARNING)
+        if self._tell_of_pause:
+            await self._save_later()
         self._tell_of_pause.clear()
         self.hooks.go()
 

@@ -86,7 +86,7 @@ def confidence(value: object) -> float:
     low, high = CONFIDENCES
     try:
         found = float(value) if isinstance(value, (str, int, float)) else math.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         found = math.nan
     if isinstance(value, bool) or not low <= found <= high:
         raise ValueError(f"expected {low:g}..{high:g}, got {str(value)[:60]!r}")

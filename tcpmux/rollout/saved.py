@@ -37,6 +37,14 @@ class Unreadable(ValueError):
     """What is saved makes no sense."""
 
 
+class Overtaken(Exception):
+    """Somebody else has written since. number: of what is there now."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 # --- the file -----------------------------------------------------------------------------------
 
 
@@ -105,18 +113,22 @@ def _last(values: Sequence[Any], most: int) -> Sequence[Any]:
     return values[max(0, len(values) - most) :]
 
 
-def write(fd: int, body: bytes) -> None:
-    """Replaces what was there, as a whole, and waits for the disk. Raises OSError."""
+def write(fd: int, body: bytes, last: int | None = None) -> int:
+    """Replaces what was there, as a whole, and waits for the disk. last: the number of what has to
+    be there; None = whatever is. Returns the number that it has. Raises OSError, Overtaken."""
     if os.fstat(fd).st_nlink == 0:
         raise FileNotFoundError(2, "the state file has been removed")
     numbers = [half[0] if (half := _half(fd, at)) else 0 for at in (0, HALF)]
     at = HALF if numbers[0] > numbers[1] else 0
     number = max(numbers) + 1
+    if last is not None and last != number - 1:
+        raise Overtaken(number - 1)
     whole = _HEAD.pack(_MAGIC, number, len(body), _digest(number, body)) + body
     while whole:
         written = os.pwrite(fd, whole, at)
         whole, at = whole[written:], at + written
     os.fdatasync(fd)
+    return number
 
 
 # --- a rollout ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -263,6 +264,26 @@ def test_what_others_do_in_the_middle_of_it(
     proxy.client.start_rollout("r", slow)
     proxy.reload({**whole, "routes": [route("r", port, v1=(1, one.address))]})
     assert (end(proxy)["end"], end(proxy)["text"]) == ("aborted", "v2 is gone")
+
+
+def test_it_is_paused_when_all_was_started_anew(
+    start_proxy: StartProxy, tmp_path: Path, port: int, one: EchoServer, two: EchoServer
+) -> None:
+    proxy = start_proxy(config(tmp_path, port, one.address, two.address))
+    proxy.client.start_rollout("r", {"to": "v2", "steps": ["20%"], "bake": 600})
+    started = int(time.time())
+    proxy.stop()
+    wait_for(lambda: int(time.time()) > started, "another second")
+    proxy.start()
+    assert now(proxy)["state"] == "paused"
+    proxy.says(
+        "WARNING r: rollout paused: tcpmux was started anew: the weights are those of", times=1
+    )
+    assert weights(proxy) == {"v1": 1, "v2": 0}
+    os.kill(proxy.control_pid(), signal.SIGKILL)
+    proxy.client.change_rollout("r", "resume")
+    assert weights(proxy) == {"v1": 4, "v2": 1}
+    assert proxy.log.count("tcpmux was started anew") == 1
 
 
 def test_a_rollback_resets_what_is_open_if_it_is_to(

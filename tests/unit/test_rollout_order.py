@@ -31,7 +31,7 @@ class Recorder:
 class Recorded(Rollouts):
     def __init__(self, recorder: Recorder) -> None:
         self._master = self._file = recorder  # type: ignore[assignment]
-        self._boot, self.history, self.ends = "", {}, {}
+        self._boot, self._namespace, self.history, self.ends = "", 0, {}, {}
         self.hooks = RolloutHooks("", self._save_later)
         self.rollout = Rollout("r", Plan("v2"), 1.0, {"v1": 1, "v2": 0}, {"v1": 1, "v2": 0})
         self.runs = {"r": self.rollout}
