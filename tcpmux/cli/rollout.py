@@ -79,73 +79,86 @@ def _rate(text: str) -> float:
     "--steps",
     callback=_read(_steps),
     metavar="LIST",
-    help="Its shares: shadow:5m,1%,100%.",
+    help="Its shares, such as shadow:5m,1%,100%. [default: 1%,5%,20%,50%,100%]",
 )
 @click.option(
-    "--bake", callback=seconds, metavar="DURATION", help="How long each step lasts at least."
+    "--bake",
+    callback=seconds,
+    metavar="DURATION",
+    help="How long each step lasts at least. [default: 2m]",
 )
 @click.option(
     "--min-connections",
     type=click.IntRange(1, 10_000_000),
     metavar="N",
-    help="Connections that each version must have had in a step before it ends.",
+    help="Connections that each version must have had before a step ends. [default: 30]",
 )
 @click.option(
-    "--max-wait", callback=seconds, metavar="DURATION", help="How long a step may last at most."
+    "--max-wait",
+    callback=seconds,
+    metavar="DURATION",
+    help="How long a step may last at most. [default: 1h]",
 )
-@click.option("--then", type=click.Choice(plan.THENS), help="What follows that.")
+@click.option(
+    "--then", type=click.Choice(plan.THENS), help="What happens after that. [default: pause]"
+)
 @click.option(
     "--existing",
     type=click.Choice(plan.EXISTING),
-    help="What a rollback does with open connections of the new version.",
+    help="What a rollback does with open connections of the new version. [default: keep]",
 )
 @click.option(
     "--connect-failures",
     callback=_read(plan.percent, off=True),
     metavar="PERCENT",
-    help="Worse: so many more connects fail. Or off.",
+    help="It is worse if so many more of its connects fail; or off. [default: 1%]",
 )
 @click.option(
     "--resets",
     callback=_read(plan.percent, off=True),
     metavar="PERCENT",
-    help="Worse: its endpoints reset so many more. Or off.",
+    help="It is worse if its endpoints reset so many more; or off. [default: 1%]",
 )
 @click.option(
     "--early-close",
     callback=_read(plan.percent, off=True),
     metavar="PERCENT",
-    help="Worse: its endpoints close so many more early, without a byte. Or off.",
+    help="It is worse if they close so many more early, without a byte; or off. [default: 2%]",
 )
 @click.option(
-    "--early-within", callback=_read(_within), metavar="DURATION", help="How early that is: 1s."
+    "--early-within", callback=_read(_within), metavar="DURATION", help="How early. [default: 1s]"
 )
 @click.option(
     "--first-error",
     callback=_read(plan.percent, off=True),
     metavar="PERCENT",
-    help="Worse: its first answer is an error so much more often. Or off.",
+    help="It is worse if so many more first answers are errors; or off. [default: 1%]",
 )
 @click.option(
     "--first-byte-p95",
     callback=_read(plan.factor, off=True),
     metavar="FACTOR",
-    help="Worse: the first byte takes so many times as long: 1.5x. Or off.",
+    help="It is worse if its first byte takes so many times as long; or off. [default: 1.5x]",
 )
 @click.option(
     "--duration-p50",
     callback=_read(plan.factors),
     metavar="FACTORS",
-    help="Worse: connections last less or more than so many times as long: 0.5x..2x.",
+    help="It is worse if connections last less or more than so many times as long, such as "
+    "0.5x..2x. [default: off]",
 )
 @click.option(
     "--confidence",
     callback=_read(plan.confidence),
     metavar="P",
-    help="How probable it may be that a measure condemns a good version: 1e-5.",
+    help="How probable it may be that a measure condemns a good version. [default: 1e-5]",
 )
 @click.option("--full", is_flag=True, help="With promote: past all steps, at once.")
-@click.option("--wait", is_flag=True, help="With start: wait for the end, or a pause.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="With start: wait for the end, or a pause. Exits with 0 if it is promoted, else 1.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print status or history as JSON.")
 @config_option
 @click.option("--failure", callback=_read(plan.percent), metavar="PERCENT", help=(
@@ -170,9 +183,12 @@ def rollout(admin: Where, action: str, route: str | None, **given: Any) -> int:
     compared by what happened in that step: connects that failed, resets and early closes by
     endpoints, times to the first byte. If it is worse, by the stated effect and beyond chance, it
     gets no more connections, within about a second of the one that decides. If it is not, the next
-    step follows once --bake is over and both have had --min-connections. What is not given is as
-    `rollout:` of the route says. promote goes to the next step without waiting, or past the last
-    one; abort gives the others what they had before.
+    step follows once --bake is over and both have had --min-connections. Options that are not given
+    are as `rollout:` of the route in the file says, else as the defaults below.
+
+    pause leaves the weights as they are, and resume begins the step anew. promote goes to the next
+    step without waiting, or past the last one; abort gives the others what they had before, and the
+    new version nothing. The weights last until the next reload: tcpmux weight --save keeps them.
 
     simulate asks no instance: it draws traffic at random for the steps of the file, and prints how
     long rollouts take and how they end. ROUTE may be left out if the file has one.
