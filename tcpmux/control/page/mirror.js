@@ -14,7 +14,7 @@ const WORDS = {
   reset: "reset early",
   behind: "fell behind",
   late: "late to end",
-  cut: "cut off with their connections",
+  cut: "cut off, or had nowhere to go",
   lost: "lost with their worker",
 };
 
