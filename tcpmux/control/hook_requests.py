@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +92,10 @@ class HookRequests:
         url = f"{query.url.rstrip('/')}{QUERY_PATH}"
         form = aiohttp.FormData({"query": query.query})
         status, body = await self._asked("POST", url, form, {}, timeout, most=MAX_ANSWER)
-        return values_in(status, body)
+        try:
+            return values_in(status, body)
+        except HookFailed as error:
+            raise HookFailed(f"{site_of(url)}: {error}") from None
 
     async def _asked(
         self,
@@ -159,6 +163,9 @@ def _reason(error: Exception, seconds: float) -> str:
         error, aiohttp.ClientConnectorCertificateError
     ):
         cause = error.os_error
+        if isinstance(cause, ssl.SSLError):  # its errno is none of the system's
+            why = (cause.reason or "no reason given").replace("_", " ").lower()
+            return f"TLS failed: {printable(why)[:SHOWN]}"
         return error_text(cause.errno) if cause.errno else printable(str(cause))[:SHOWN]
     known = next((text for kind, text in _REASONS if isinstance(error, kind)), "")
     if not known and isinstance(error, OSError) and error.errno:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ from tests.hook_server import (
     stops_in_the_middle,
     value,
 )
+from tests.rolling import BadServer
 from tests.support import patient, refusing_port, wait_for
 
 SOON = 0.3  # s
@@ -100,6 +102,15 @@ def test_one_that_resets_and_one_that_is_not_there() -> None:
     assert found.startswith("tcpmux.invalid: its name can't be looked up: ")
 
 
+def test_one_that_does_not_speak_tls() -> None:
+    """The number of such an error is none of the system's: it is not that of `not permitted`."""
+    server = BadServer(lambda sock: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    address = server.address
+    found = asked(lambda requests: requests.get(f"https://{address}/", {}, LONG))
+    server.close()
+    assert re.fullmatch(rf"{re.escape(address)}: TLS failed: [a-z ]+", found), found
+
+
 def measured(server: HookServer, **bounds: float) -> Any:
     query = Query(server.url, "sum(up)", **bounds)
 
@@ -138,6 +149,8 @@ def test_a_query(treat: Treat, says: str) -> None:
         found = measured(server, low=0, high=2)
     assert says in found
     assert bool(says) == bool(found)
+    if "answered" in says or "query gives" in says or "parse" in says:
+        assert found.startswith(f"127.0.0.1:{server.port}: ")
     assert "\x1b" not in found
     assert server.heads[0].startswith("POST /api/v1/query HTTP/1.1")
     assert server.bodies == [b"query=sum%28up%29"]
