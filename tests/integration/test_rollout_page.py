@@ -125,6 +125,27 @@ WORDS = """async () => {
 }"""
 
 
+def test_one_that_can_not_be_saved_is_seen(
+    start_proxy: StartProxy,
+    tmp_path: Path,
+    port: int,
+    one: EchoServer,
+    two: EchoServer,
+    browser: Any,
+) -> None:
+    proxy, address = shown(start_proxy, port, tmp_path, one.address, two.address)
+    page = opened(browser, address)
+    proxy.client.start_rollout("r", LONG)
+    page.locator("#rollout-state").get_by_text("running").wait_for(timeout=patient(30) * 1000)
+    assert not page.locator("#rollout-hooks").is_visible()
+    for state in tmp_path.glob("rollouts-*"):
+        state.unlink()
+    proxy.client.change_rollout("r", "pause")
+    said = page.locator("#rollout-hooks", has_text="Its state can't be saved: ")
+    said.wait_for(timeout=patient(30) * 1000)
+    assert "has been removed: start tcpmux again." in said.inner_text()
+
+
 def test_its_state_in_words(browser: Any) -> None:
     page = browser.new_context(timezone_id="UTC").new_page()
     page.route("**/*", lambda it: it.fulfill(path=PAGE / it.request.url.rpartition("/")[2]))

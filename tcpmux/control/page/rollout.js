@@ -126,8 +126,13 @@ export class RolloutView {
     const verdicts = (now ?? last).verdicts.map((one) => ({ ...one, key: `${one.time} ${one.text}` }));
     this.#verdicts.show(verdicts.reverse());
     const hooks = (this.#status.hooks ?? []).map(({ hook, text }) => `${hook}: ${text}`);
-    setText(byId("rollout-hooks"), hooks.length ? `Hooks that fail: ${hooks.join("; ")}.` : "");
-    byId("rollout-hooks").hidden = !hooks.length;
+    const unsaved = this.#status.unsaved ?? ""; // an older build does not say
+    const troubles = [
+      hooks.length ? `Hooks that fail: ${hooks.join("; ")}.` : "",
+      unsaved ? `Its state can't be saved: ${unsaved}.` : "",
+    ].filter(Boolean);
+    setText(byId("rollout-hooks"), troubles.join(" "));
+    byId("rollout-hooks").hidden = !troubles.length;
   }
 
   #content(name) {
