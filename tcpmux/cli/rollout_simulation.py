@@ -41,6 +41,7 @@ def simulate(name: str | None, values: Mapping[str, Any], given: Mapping[str, An
         plan = plan_from(values, route.rollout or Plan(to=""))
     except ValueError as error:
         raise UsageError(str(error)) from None
+    skipped = ", without the shadow before them" if plan.shadow else ""
     plan = replace(plan, shadow=0.0)  # copies of what is drawn would show nothing
     names = [destination.name for destination in route.destinations]
     if plan.to not in names:
@@ -56,7 +57,7 @@ def simulate(name: str | None, values: Mapping[str, Any], given: Mapping[str, An
     random = Random(SEED)
     say(
         f"{printable(route.name)}: {plural(runs, 'rollout')} to {printable(plan.to)} by "
-        f"{steps_text(plan.steps)}, at {rate:g} connections/s"
+        f"{steps_text(plan.steps)}{skipped}, at {rate:g} connections/s"
     )
     found = [simulated(plan, new, old, rate, HISTOGRAMS, random) for _ in range(runs)]
     for line in _lines(found, is_worse=new != old):

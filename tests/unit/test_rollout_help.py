@@ -1,12 +1,15 @@
-"""What `tcpmux rollout --help` says of defaults is so."""
+"""What `tcpmux rollout` says of itself is so."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
+from click.testing import CliRunner
 
+from tcpmux.cli.app import cli
 from tcpmux.cli.rollout import rollout
 from tcpmux.rollout.plan import Plan
 
@@ -42,3 +45,25 @@ def test_defaults_are_those_of_a_plan() -> None:
     for name in ("first_byte_p95", "duration_p50", "confidence"):
         known[name] = getattr(plan.limits, name)
     assert said == known
+
+
+def test_simulate_says_what_it_leaves_out(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text(
+        """
+routes:
+  - name: r
+    listen: 127.0.0.1:8080
+    rollout: {to: v2, steps: [shadow: 5m, 50%], bake: 1s, min_connections: 5}
+    destinations:
+      - {name: v1, endpoints: [127.0.0.1:1]}
+      - {name: v2, weight: 0, endpoints: [127.0.0.1:2]}
+"""
+    )
+    done = CliRunner().invoke(cli, ["rollout", "simulate", "-c", str(file), "--runs", "1"])
+    assert done.exit_code == 0
+    assert "by 50%, without the shadow before them, at 200 connections/s" in done.stdout
+    done = CliRunner().invoke(
+        cli, ["rollout", "simulate", "-c", str(file), "--runs", "1", "--steps", "50%"]
+    )
+    assert "by 50%, at 200 connections/s" in done.stdout
