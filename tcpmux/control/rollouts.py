@@ -428,6 +428,8 @@ class Rollouts:
 
     async def _say_what_is_lost(self) -> None:
         """Rollouts of the control before this one that the state file does not know."""
+        if not self._file.is_there:
+            return  # there was none, either
         for name in await self._say("", ""):
             if name not in self.runs:
                 text = (
@@ -496,8 +498,8 @@ class Rollouts:
         if not plan.to:
             raise MasterRefused(
                 "invalid",
-                f"{name}: the file has no `rollout` for it: say which version is to take over "
-                "(tcpmux rollout start --to, `to` of the API)",
+                f"{name}: the file has no `rollout` for it: name the version that is to take over, "
+                "with to",
             )
         return plan
 
