@@ -26,5 +26,6 @@ def how_far(rollout: RolloutBrief) -> str:
     """`running: step 1 of 3, 20% to v2`."""
     step, steps = rollout["step"], rollout["steps"]
     at = f"step {step}" if step else "before step 1"
-    share = f"{steps[max(step, 1) - 1]} to {printable(rollout['to'])}"
-    return f"{rollout['state']}: {at} of {len(steps)}, {share}"
+    (share,) = steps[max(step, 1) - 1 :][:1] or ["?"]  # answers are not trusted
+    what = f"{printable(share)} to {printable(rollout['to'])}"
+    return f"{printable(rollout['state'])}: {at} of {len(steps)}, {what}"

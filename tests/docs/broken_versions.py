@@ -172,9 +172,11 @@ def photograph(directory: Path, one: int, two: int) -> None:
             plan = {"to": "v2", "steps": ["5%", "20%", "50%", "100%"], "bake": 12}
             proxy.client.start_rollout("db", {**plan, "min_connections": 100})
             page.locator("#rollout-steps [aria-current]").get_by_text("20%").wait_for(
-                timeout=60_000
+                timeout=patient(60) * 1000
             )
-            page.locator("#rollout-text", has_text="baking for 3 s").wait_for(timeout=60_000)
+            page.locator("#rollout-text", has_text="baking for 3 s").wait_for(
+                timeout=patient(60) * 1000
+            )
             box: Any = page.locator("#rollout").bounding_box()
             clip: Any = {
                 "x": box["x"] - 12, "y": box["y"] - 12,
