@@ -361,7 +361,8 @@ class Rollouts:
         is_back = end in (ROLLED_BACK, ABORTED)
         if is_back:
             rollout.weights = rollout.back()
-            await self._save()
+        await self._save()  # what is said of it now is so, whoever is killed
+        if is_back:
             await self._set_weights(rollout, rollout.weights, back=True)
         with suppress(MasterRefused):  # a route that is gone mirrors nothing
             await self._mirror(rollout, on=False)

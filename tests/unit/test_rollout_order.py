@@ -10,7 +10,7 @@ import pytest
 
 from tcpmux.control.hooks import RolloutHooks
 from tcpmux.control.rollouts import Rollouts
-from tcpmux.rollout.machine import ABORTED, Rollout
+from tcpmux.rollout.machine import ABORTED, PROMOTED, Rollout
 from tcpmux.rollout.plan import Plan
 
 
@@ -47,13 +47,26 @@ class Recorded(Rollouts):
     async def pause(self) -> None:
         await self._pause(self.rollout, "why")
 
-    async def end(self) -> None:
-        await self._ended(self.rollout, ABORTED, "why")
+    async def abort(self) -> None:
+        await self._end(self.rollout, ABORTED, "why")
+
+    async def promote(self) -> None:
+        await self._end(self.rollout, PROMOTED, "why")
+
+    def _row(self, _name: str) -> None:
+        """Nothing is in force."""
 
 
-@pytest.mark.parametrize(("act", "saved"), [("pause", "saved"), ("end", "saved without it")])
-def test_what_happened_is_said_before_it_is_done_with(act: str, saved: str) -> None:
-    """It may be said twice, but never not at all."""
+@pytest.mark.parametrize(
+    ("act", "done"),
+    [
+        ("pause", ["rollout_says", "saved"]),
+        ("abort", ["saved", "set_weights", "rollout_says", "saved without it"]),
+        ("promote", ["saved", "rollout_says", "saved without it"]),
+    ],
+)
+def test_what_happened_is_said_before_it_is_done_with(act: str, done: list[str]) -> None:
+    """It may be said twice, but never not at all; and an end that was said remains one."""
     recorder = Recorder()
     asyncio.run(getattr(Recorded(recorder), act)())
-    assert recorder.done == ["rollout_says", saved]
+    assert recorder.done == done
