@@ -70,14 +70,17 @@ help:
 
 # $(call install-locked,PYTHON,LOCK,HOW MUCH): what the lock names and nothing else, by its hashes. No
 # source distributions, which would run build tools that no hash is known of.
-# Compiled to bytecode on all CPUs, which pip does on one.
 comma := ,
 define install-locked
 echo "make: installing what $(2) names, checked by its hashes: $(3)"; \
 $(1) -m pip install --quiet --no-compile --require-hashes --only-binary :all: --requirement $(2) || { \
 	echo "make: could not install what $(2) names; pip says above what is missing, or does not match." >&2; \
 	echo "make: without a network, wheels in a folder will do: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER make $(MAKECMDGOALS)" >&2; \
-	exit 1; }; \
+	exit 1; }
+endef
+
+# $(call to-bytecode,PYTHON): all that is installed, on all CPUs; pip does it on one.
+define to-bytecode
 $(1) -m compileall -qq -j 0 "$$($(1) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 endef
 
@@ -85,7 +88,7 @@ define make-venv
 test -x $(1)/bin/python || { echo "make: making the virtual environment $(1)"; $(PYTHON) -m venv $(1); }
 endef
 
-# A first `make demo` needs no more than that.
+# A first `make demo` needs no more than that, and bytecode of no more than is imported.
 $(BUILD_LOCKED): $(BUILD_LOCK)
 	@$(call make-venv,$(VENV))
 	@$(call install-locked,$(BIN)/python,$(BUILD_LOCK),about 20 MB$(comma) ten seconds)
@@ -96,6 +99,7 @@ $(BUILD_LOCKED): $(BUILD_LOCK)
 $(LOCKED): $(LOCK)
 	@$(call make-venv,$(VENV))
 	@$(call install-locked,$(BIN)/python,$(LOCK),about 100 MB$(comma) half a minute)
+	@$(call to-bytecode,$(BIN)/python)
 	@test -e $(BUILD_LOCKED) || touch $(BUILD_LOCKED)
 	@touch $@
 
@@ -151,6 +155,7 @@ generated: $(LOCKED) $(READY)
 $(DOCS_LOCKED): $(DOCS_LOCK)
 	@$(call make-venv,$(DOCS_VENV))
 	@$(call install-locked,$(DOCS_VENV)/bin/python,$(DOCS_LOCK),about 40 MB$(comma) ten seconds)
+	@$(call to-bytecode,$(DOCS_VENV)/bin/python)
 	@touch $@
 
 # The pages that are generated are in git: `make generated` writes them anew.
@@ -158,6 +163,7 @@ $(DOCS_LOCKED): $(DOCS_LOCK)
 $(PEERS_LOCKED): $(PEERS_LOCK)
 	@$(call make-venv,$(PEERS_VENV))
 	@$(call install-locked,$(PEERS_VENV)/bin/python,$(PEERS_LOCK),about 90 MB$(comma) ten seconds)
+	@$(call to-bytecode,$(PEERS_VENV)/bin/python)
 	@touch $@
 
 docs: $(DOCS_LOCKED)
@@ -190,6 +196,7 @@ bench-peers: $(LOCKED) $(READY)
 $(ASAN_LOCKED): $(LOCK)
 	@$(call make-venv,$(ASAN_VENV))
 	@$(call install-locked,$(ASAN_VENV)/bin/python,$(LOCK),about 100 MB$(comma) half a minute)
+	@$(call to-bytecode,$(ASAN_VENV)/bin/python)
 	@touch $@
 
 $(ASAN_READY): $(ASAN_LOCKED) $(SOURCES)

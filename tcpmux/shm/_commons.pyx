@@ -4,10 +4,11 @@
 import errno
 import os
 import time
-from array import array
 
+from cpython.array cimport array
 from libc.stdint cimport uint32_t, uint64_t
 
+from tcpmux.shm.arrays cimport long_words, words
 from tcpmux.shm.c_commons cimport (
     tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_at,
     tm_failed_with, tm_failing_since, tm_failures, tm_failures_all, TM_MAX_SOURCES,
@@ -65,14 +66,14 @@ cdef class Commons(Region):
         """The errno that the last failed connect to an endpoint met with; 0 = it timed out."""
         return tm_failed_with(self.of(slot))
 
-    def all_failures(self, slots):
+    def all_failures(self, array slots not None):
         """Failed connects since the start, of each of these slots (an array of type I) of
         endpoints: an array of the same type."""
-        cdef const uint32_t[::1] asked = slots
-        totals = array("I", slots)
-        cdef uint32_t[::1] into = totals
+        cdef array totals = array("I", slots)
+        cdef const uint32_t *asked = words(slots)
+        cdef uint32_t *into = words(totals)
         cdef Py_ssize_t i
-        for i in range(asked.shape[0]):
+        for i in range(len(slots)):
             into[i] = tm_failures_all(self.of(asked[i]))
         return totals
 
@@ -109,28 +110,28 @@ cdef class Commons(Region):
         if unanswered is not None:
             tm_note_unanswered(at, unanswered, reset)
 
-    def failing(self, slots):
+    def failing(self, array slots not None):
         """Those among these slots (an array of type I) of endpoints with failures or suspicions in
         a row."""
-        cdef const uint32_t[::1] all = slots
+        cdef const uint32_t *all = words(slots)
         cdef Py_ssize_t i
-        return [all[i] for i in range(all.shape[0])
+        return [all[i] for i in range(len(slots))
                 if all[i] < TM_MAX_SLOTS and (
                     tm_failures(&self.commons().slots[all[i]])
                     or tm_suspicions(&self.commons().slots[all[i]]))]
 
-    def moved(self, slots, seen):
+    def moved(self, array slots not None, array seen not None):
         """Those among these slots (an array of type I) of endpoints whose failures or suspicions
         are others than `seen` says, an array of type Q with two numbers for each, which is brought
         up to date."""
-        cdef const uint32_t[::1] all = slots
-        cdef uint64_t[::1] before = seen
+        cdef const uint32_t *all = words(slots)
+        cdef uint64_t *before = long_words(seen)
         cdef uint64_t failures, suspicions
         cdef Py_ssize_t i
         cdef tm_common *at
-        assert before.shape[0] == 2 * all.shape[0]
+        assert len(seen) == 2 * len(slots)
         found = []
-        for i in range(all.shape[0]):
+        for i in range(len(slots)):
             at = self.of(all[i])
             failures = <uint64_t>tm_failures(at) << 32 | tm_failures_all(at)
             suspicions = <uint64_t>tm_suspicions(at) << 32 | tm_suspicions_all(at)
@@ -139,15 +140,15 @@ cdef class Commons(Region):
                 found.append(all[i])
         return found
 
-    def unanswered(self, slots, uint32_t least):
+    def unanswered(self, array slots not None, uint32_t least):
         """(slot, in a row, resets among them, clients they are of at least) of those among these
         slots (an array of type I) of endpoints that have ended `least` connections in a row, or
         more, without a byte."""
-        cdef const uint32_t[::1] all = slots
+        cdef const uint32_t *all = words(slots)
         cdef Py_ssize_t i
         cdef tm_common *at
         found = []
-        for i in range(all.shape[0]):
+        for i in range(len(slots)):
             if all[i] >= TM_MAX_SLOTS:
                 continue
             at = &self.commons().slots[all[i]]

@@ -4,8 +4,7 @@
 Runs in control and in the log process. Nothing here is locked: a counter was true a moment ago.
 """
 
-from array import array
-
+from cpython.array cimport array
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -18,6 +17,7 @@ from tcpmux.shm.c_live cimport (
     tm_pick_reason_checked, TM_PICK_REASONS, TM_REFUSALS, tm_refusal, tm_slot, tm_times,
     TM_TLVS_MAX,
 )
+from tcpmux.shm.arrays cimport long_words, words
 from tcpmux.shm.c_table cimport TM_MAX_SLOTS
 from tcpmux.shm._address cimport peer_text
 from tcpmux.shm._live cimport Live
@@ -81,38 +81,39 @@ cdef class Counters:
             tuple([closed[i] for i in range(1, TM_CLOSE_REASONS)]),
             tuple([picked[i] for i in range(1, TM_PICK_REASONS)]))
 
-    def closed(self, slots, reasons):
+    def closed(self, array slots not None, reasons):
         """How many connections have ended for each of these reasons (of CLOSE_REASONS), slot by
         slot (an array of type I): an array of type Q with len(reasons) numbers for each."""
-        wanted = array("I", [_CLOSED.index(reason) for reason in reasons])
-        cdef const uint32_t[::1] asked = slots
-        cdef const uint32_t[::1] columns = wanted
-        sums = array("Q", bytes(8 * len(slots) * len(wanted)))
-        cdef uint64_t[::1] into = sums
+        cdef array wanted = array("I", [_CLOSED.index(reason) for reason in reasons])
+        cdef array sums = array("Q", bytes(8 * len(slots) * len(wanted)))
+        cdef const uint32_t *asked = words(slots)
+        cdef const uint32_t *columns = words(wanted)
+        cdef uint64_t *into = long_words(sums)
+        cdef Py_ssize_t width = len(wanted)
         cdef const tm_slot *at
         cdef Py_ssize_t i, j
         cdef Live live
         for live in self.lives:
-            for i in range(asked.shape[0]):
+            for i in range(len(slots)):
                 if asked[i] >= TM_MAX_SLOTS:
                     raise IndexError(asked[i])
                 at = &live.live().slots[asked[i]]
-                for j in range(columns.shape[0]):
-                    into[i * columns.shape[0] + j] += tm_counter_read(&at.closed[columns[j]])
+                for j in range(width):
+                    into[i * width + j] += tm_counter_read(&at.closed[columns[j]])
         return sums
 
-    def connects(self, slots):
+    def connects(self, array slots not None):
         """How many connects to destinations have succeeded, slot by slot (an array of type I): an
         array of type Q."""
-        cdef const uint32_t[::1] asked = slots
-        sums = array("Q", bytes(8 * len(slots)))
-        cdef uint64_t[::1] into = sums
+        cdef array sums = array("Q", bytes(8 * len(slots)))
+        cdef const uint32_t *asked = words(slots)
+        cdef uint64_t *into = long_words(sums)
         cdef const tm_histogram *at
         cdef Py_ssize_t i
         cdef Live live
         cdef int j
         for live in self.lives:
-            for i in range(asked.shape[0]):
+            for i in range(len(slots)):
                 if asked[i] >= TM_MAX_SLOTS:
                     raise IndexError(asked[i])
                 at = &live.live().times[asked[i]].connect
