@@ -79,11 +79,11 @@ PROGRAMS = {
     "test_access_log": (),
 }
 
-# To optimise a program takes two thirds of the time that it takes to compile it. These run long
-# enough to repay that.
+# To optimise takes two thirds of the time that it takes to compile. These programs run long
+# enough to repay that, and of csrc/ what they run.
 OPTIMISED = (
-    "test_pick", "test_pick_rules", "test_pump", "test_pump_recover", "test_pump_skip",
-    "test_sticky",
+    "test_commons", "test_pick", "test_pick_rules", "test_pump", "test_pump_recover",
+    "test_pump_skip", "test_sticky", "test_text", "test_wheel",
 )  # fmt: skip
 
 COMPILE_SECONDS = patient(180)
@@ -112,8 +112,8 @@ def compiled(source: str, objects: Path) -> Path:
     with made.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.with_suffix(".o").exists():
-            # One that is about single connections runs too little to repay its optimisation.
-            more = ["-O0"] if source.startswith("conn/") else []
+            hot = any(source in PROGRAMS[name] for name in OPTIMISED)
+            more = [] if hot else ["-O0"]
             compile_into(made.with_suffix(".new"), [*FLAGS, *more, "-c", str(CSRC / source)])
             made.with_suffix(".new").rename(made.with_suffix(".o"))
     return made.with_suffix(".o")

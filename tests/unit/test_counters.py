@@ -13,8 +13,8 @@ from tcpmux.control.metrics import Metrics
 from tcpmux.shm._commons import Commons
 from tcpmux.shm._declared import SLOT_COUNTERS, WORKER_COUNTERS
 from tcpmux.shm._live import Live
-from tcpmux.shm._table import Table
 from tcpmux.shm._readings import Counters
+from tcpmux.shm._table import Table
 from tcpmux.shm.counters import ROWS
 from tcpmux.shm.view import View
 from tests.unit.watching import conditions_of
