@@ -90,7 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     at the end of a run that goes on several CPUs, none should wait for the last test on another."""
     items.sort(key=_order)
     usual = config.getoption("timeout") or config.getini("timeout")
-    for item in items:
+    for item in items if patient(1) != 1 else ():
         own = item.get_closest_marker("timeout")
         limit = patient(float(own.args[0] if own else usual))
         item.add_marker(pytest.mark.timeout(limit), append=False)
