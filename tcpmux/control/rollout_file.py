@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tcpmux.halves import Overtaken
 from tcpmux.rollout import saved
 
 log = logging.getLogger("tcpmux.control")
@@ -47,7 +48,7 @@ class RolloutFile:
             return
         try:
             why = await self._written(state, self._fd, patience)
-        except (OSError, ValueError, saved.Overtaken) as error:
+        except (OSError, ValueError, Overtaken) as error:
             why = self._why(error)
             if why != self.failed:
                 log.warning(
@@ -68,7 +69,7 @@ class RolloutFile:
             path = os.readlink(f"/proc/self/fd/{self._fd}")
         except OSError:
             path = "the state file"
-        if isinstance(error, saved.Overtaken):
+        if isinstance(error, Overtaken):
             return f"{path}: another instance writes to it: give each a state_dir of its own"
         if isinstance(error, FileNotFoundError):
             return f"{path.removesuffix(DELETED)} has been removed: start tcpmux again"
@@ -78,7 +79,7 @@ class RolloutFile:
         """In the thread. Raises OSError, Overtaken."""
         try:
             self._last = saved.write(fd, body, self._last)
-        except saved.Overtaken as error:
+        except Overtaken as error:
             self._last = error.number  # it may have been for once: an instance that ended late
             if not _is_of(state, fd):
                 raise

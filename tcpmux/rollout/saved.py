@@ -1,29 +1,24 @@
-"""Rollouts as bytes that outlive every process, in a file of two halves.
+"""Rollouts as bytes that outlive every process, in a file of two halves (tcpmux/halves.py).
 
-Each half has a head (magic, number, size, checksum) and JSON. The one with the lower number is
-written, so that a write that is cut off leaves the other as it was; of two that are whole the one
-with the higher number counts. What is read back is not trusted: it is bounded, and every value is
-checked as if a stranger had sent it.
+What is read back is not trusted: it is bounded, and every value is checked as if a stranger had
+sent it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from hashlib import sha256
 from typing import Any
 
+from tcpmux.halves import Halves, NotWhole
 from tcpmux.rollout.judgement import Counts
 from tcpmux.rollout.machine import MAX_VERDICTS, PAUSED, PENDING, RUNNING, Rollout
 from tcpmux.rollout.plan import MAX_WEIGHT, Plan, as_json, plan_from
 
 HALF = 512 << 10  # bytes
-_MAGIC = b"tcpmux rollouts 1\n"
-_HEAD = struct.Struct(f"<{len(_MAGIC)}sQI32s")
+FILE = Halves(b"tcpmux rollouts 1\n", HALF)
 MAX_TEXT = 500  # characters
 MAX_NAME = 63
 MAX_BUCKETS = 64
@@ -37,42 +32,16 @@ class Unreadable(ValueError):
     """What is saved makes no sense."""
 
 
-class Overtaken(Exception):
-    """Somebody else has written since. number: of what is there now."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
 # --- the file -----------------------------------------------------------------------------------
-
-
-def _half(fd: int, at: int) -> tuple[int, bytes] | None:
-    """(number, JSON) of one, if it is whole."""
-    head = os.pread(fd, _HEAD.size, at)
-    if len(head) < _HEAD.size:
-        return None
-    magic, number, size, digest = _HEAD.unpack(head)
-    if magic != _MAGIC or size > HALF - _HEAD.size:
-        return None
-    body = os.pread(fd, size, at + _HEAD.size)
-    return (number, body) if _digest(number, body) == digest else None
-
-
-def _digest(number: int, body: bytes) -> bytes:
-    return sha256(number.to_bytes(8, "little") + body).digest()
 
 
 def read(fd: int) -> dict[str, Any]:
     """What was written last; {} = nothing yet. Raises OSError, Unreadable."""
-    found = [half for at in (0, HALF) if (half := _half(fd, at)) is not None]
-    if not found:
-        if os.fstat(fd).st_size:
-            raise Unreadable("neither of its halves is whole")
-        return {}
     try:
-        value = json.loads(max(found)[1])
+        body = FILE.read(fd)
+        value = {} if body is None else json.loads(body)
+    except NotWhole as error:
+        raise Unreadable(str(error)) from None
     except (ValueError, RecursionError):
         raise Unreadable("it is not JSON") from None
     if not isinstance(value, dict):
@@ -83,7 +52,7 @@ def read(fd: int) -> dict[str, Any]:
 def packed(value: Mapping[str, Any]) -> bytes:
     """As write() takes it. Raises ValueError if it is too large."""
     body = json.dumps(value, separators=(",", ":")).encode()
-    if len(body) > HALF - _HEAD.size:
+    if len(body) > FILE.room:
         raise ValueError(
             f"{len(body)} bytes are more than the state file can hold: too many are under way"
         )
@@ -114,21 +83,8 @@ def _last(values: Sequence[Any], most: int) -> Sequence[Any]:
 
 
 def write(fd: int, body: bytes, last: int | None = None) -> int:
-    """Replaces what was there, as a whole, and waits for the disk. last: the number of what has to
-    be there; None = whatever is. Returns the number that it has. Raises OSError, Overtaken."""
-    if os.fstat(fd).st_nlink == 0:
-        raise FileNotFoundError(2, "the state file has been removed")
-    numbers = [half[0] if (half := _half(fd, at)) else 0 for at in (0, HALF)]
-    at = HALF if numbers[0] > numbers[1] else 0
-    number = max(numbers) + 1
-    if last is not None and last != number - 1:
-        raise Overtaken(number - 1)
-    whole = _HEAD.pack(_MAGIC, number, len(body), _digest(number, body)) + body
-    while whole:
-        written = os.pwrite(fd, whole, at)
-        whole, at = whole[written:], at + written
-    os.fdatasync(fd)
-    return number
+    """As Halves.write()."""
+    return FILE.write(fd, body, last)
 
 
 # --- a rollout ----------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ FOR_ALL = {
     "errors",
     "files",
     "frames",
+    "halves",
     "levels",
     "log_file",
     "log_formats",
