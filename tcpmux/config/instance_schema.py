@@ -22,7 +22,7 @@ from tcpmux.config.address import (
     parse_listen,
 )
 from tcpmux.config.log_format import check_template
-from tcpmux.config.model import Buffers, Log
+from tcpmux.config.model import AccessLog, Admin, Buffers, Log
 from tcpmux.config.problems import describe
 from tcpmux.config.rows import DAY
 from tcpmux.config.size import format_size, parse_size
@@ -175,6 +175,12 @@ class AdminModel(Strict):
         ),
     )
 
+    def made(self, given: str) -> Admin:
+        """given: the socket if no file names one."""
+        named = self.socket if "socket" in self.model_fields_set or not given else given
+        token_file, viewers = self.token_file or "", self.read_only_token_file or ""
+        return Admin(named, self.http, token_file, viewers, tuple(self.hosts), self.insecure)
+
 
 def _word(words: Sequence[str]) -> Any:
     def check(value: Any) -> str:
@@ -243,6 +249,9 @@ class AccessLogModel(Strict):
             "lines are dropped and counted; traffic is never delayed."
         ),
     )
+
+    def made(self) -> AccessLog:
+        return AccessLog(self.path, self.format, self.start, self.interval, self.buffer)
 
 
 def _buffer(low: int, high: int, others: Mapping[str, int | None] = MappingProxyType({})) -> Any:

@@ -12,10 +12,12 @@ from pydantic import ValidationError
 
 from tcpmux.config.address import Address
 from tcpmux.config.document import Document, Text, documents_of
+from tcpmux.config.fleet import NO_FLEET, FleetState
+from tcpmux.config.fleet_documents import is_of_fleet
 from tcpmux.config.foreign import foreign_problem
-from tcpmux.config.instance_schema import AccessLogModel, AdminModel
+from tcpmux.config.instance_schema import AdminModel
 from tcpmux.config.loops import Leg, find_loops
-from tcpmux.config.model import AccessLog, Admin, Config, Destination, Route
+from tcpmux.config.model import Config, Destination, Route
 from tcpmux.config.problems import ConfigError, Location, Problem, describe
 from tcpmux.config.resources import Given, Resource, Translation, resources_in
 from tcpmux.config.route_check import check_route
@@ -40,6 +42,7 @@ from tcpmux.config.validation import Names, add_problems, warn_of_former_names
 class _File:
     document: Document
     model: FileModel
+    of_fleet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +67,27 @@ def load(arguments: Sequence[str | Path], given: Sequence[str] = (), admin: str 
     return load_sources(sources_of(arguments), given, admin)
 
 
-def load_sources(sources: Sequence[Source], given: Sequence[str] = (), admin: str = "") -> Config:
-    """As load(), of what the arguments have been found to mean."""
+def load_sources(
+    sources: Sequence[Source],
+    given: Sequence[str] = (),
+    admin: str = "",
+    fleet: FleetState = NO_FLEET,
+) -> Config:
+    """As load(), of what the arguments have been found to mean. fleet: what it has said, if it is
+    named there, if one is."""
     problems: list[Problem] = []
     names = [source.name for source in sources]
-    return _loaded(read_texts(sources, problems), names, given, problems, admin).config
+    texts = read_texts(sources, problems)
+    return _loaded(texts, names, given, problems, admin, fleet).config
 
 
-def load_texts(texts: Sequence[Text], given: Sequence[str] = ()) -> Config:
-    """As load(), of files that somebody else has read. No file is opened."""
-    return _loaded(texts, [text.name for text in texts], given, []).config
+def load_texts(
+    texts: Sequence[Text],
+    given: Sequence[str] = (),
+    fleet: FleetState = NO_FLEET,
+) -> Config:
+    """As load_sources(), of files that somebody else has read. No file is opened."""
+    return _loaded(texts, [text.name for text in texts], given, [], "", fleet).config
 
 
 def load_for_report(texts: Sequence[Text], given: Sequence[str] = ()) -> Loaded:
@@ -88,6 +102,7 @@ def _loaded(
     given: Sequence[str],
     problems: list[Problem],
     admin: str = "",
+    fleet: FleetState = NO_FLEET,
     *,
     reports: bool = False,
 ) -> Loaded:
@@ -96,7 +111,7 @@ def _loaded(
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        return _load(texts, names, given, problems, admin, reports)
+        return _load(texts, names, given, problems, admin, fleet, reports)
     finally:
         if was_enabled:
             gc.enable()
@@ -108,16 +123,18 @@ def _load(
     given: Sequence[str],
     problems: list[Problem],
     admin: str,
+    fleet: FleetState,
     reports: bool,
 ) -> Loaded:
     documents, files, resources = _read(texts, problems)
+    documents += _read_fleet(files, fleet, problems)
     _check_together(files)
     endpoints = Given.parse(given, problems)
     translation = _translate(resources, endpoints)
     translated = translation.routes
     _check_translated(files, translated)
     has_resources = any(not document.is_native for document in documents)
-    has_routes = any("routes" in file.model.model_fields_set for file in files)
+    has_routes = any(file.model.model_fields_set & {"routes", "fleet"} for file in files)
     if not reports:
         refuse(documents)
     if not problems and not any(document.problems for document in documents):
@@ -148,6 +165,27 @@ def _read(
     for text in texts:
         documents.extend(_documents(text, files, resources, problems))
     return documents, files, resources
+
+
+def _read_fleet(files: list[_File], fleet: FleetState, problems: list[Problem]) -> list[Document]:
+    """The documents of the fleet that the files name, if they do. Those in which a key of a host
+    stands are said to be wrong, and are no part of it."""
+    model = _setting(files, "fleet")
+    found: list[Document] = []
+    if model is None or model.made().keys != fleet.keys:
+        return found
+    for name, content in sorted(fleet.documents.items()):
+        text = Text(model.made().document(name), content)
+        ours: list[_File] = []
+        foreign: list[Resource] = []
+        found += _documents(text, ours, foreign, problems)
+        files += (
+            replace(file, of_fleet=True) for file in ours if is_of_fleet(file.document, file.model)
+        )
+    for document in found:
+        if not document.is_native:
+            document.problem((), "expected a mapping with routes, got a resource of Kubernetes")
+    return found
 
 
 def _documents(
@@ -323,37 +361,20 @@ def _merge(
     return Config(
         workers=setting("workers"),
         busy_poll=setting("busy_poll"),
-        admin=_admin(setting("admin"), admin),
+        admin=setting("admin").made(admin),
         drain_timeout=setting("drain_timeout"),
         routes=(*native, *translated),
         dns_servers=tuple(setting("dns").servers),
         warnings=tuple(warnings),
         log=setting("log").made(),
-        access_log=_access_log(setting("access_log")),
+        access_log=log.made() if (log := setting("access_log")) is not None else None,
         user=setting("user"),
         group=setting("group"),
         buffers=setting("buffers").made(),
         state_dir=setting("state_dir"),
+        fleet=fleet.made() if (fleet := setting("fleet")) is not None else None,
+        fleet_routes=frozenset(r.name for f in files if f.of_fleet for r in f.model.routes),
     )
-
-
-def _admin(model: AdminModel, given: str) -> Admin:
-    """given: the socket if the model names none."""
-    named = model.socket if "socket" in model.model_fields_set or not given else given
-    return Admin(
-        named,
-        model.http,
-        model.token_file or "",
-        model.read_only_token_file or "",
-        tuple(model.hosts),
-        model.insecure,
-    )
-
-
-def _access_log(model: AccessLogModel | None) -> AccessLog | None:
-    if model is None:
-        return None
-    return AccessLog(model.path, model.format, model.start, model.interval, model.buffer)
 
 
 def _route(model: RouteModel, defaults: DefaultsModel) -> Route:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcpmux.config.address import Address, Endpoint, HostName
+from tcpmux.config.fleet import Fleet
 from tcpmux.config.problems import Problem
 from tcpmux.config.rule import Rule
 from tcpmux.config.settings import DestinationPolicy, EndpointPolicy, RoutePolicy, Timeouts
@@ -133,7 +134,8 @@ class Attachment:
 class Config:
     """All sources together. workers: None = as many as usable CPUs. busy_poll: how long a worker
     looks for events before it sleeps, in us; None = as it pays. drain_timeout in s.
-    state_dir: where what outlives the instance is kept."""
+    state_dir: where what outlives the instance is kept. fleet: whose routes are among
+    these; fleet_routes: the names of those."""
 
     workers: int | None
     busy_poll: int | None
@@ -149,6 +151,8 @@ class Config:
     user: str = ""  # name or number; "" = the default
     group: str = ""
     state_dir: str = STATE_DIR
+    fleet: Fleet | None = None
+    fleet_routes: frozenset[str] = frozenset()
 
     @property
     def unix_endpoints(self) -> list[str]:

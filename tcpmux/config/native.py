@@ -10,6 +10,7 @@ from tcpmux.config.address import Endpoint
 from tcpmux.config.check import Check
 from tcpmux.config.converge import rate_text, when_text
 from tcpmux.config.duration import format_duration
+from tcpmux.config.fleet import Etcd, Fleet
 from tcpmux.config.hooks_key import hooks_pairs
 from tcpmux.config.mirror import percent_text
 from tcpmux.config.model import Buffers, Config, Log, Route
@@ -64,6 +65,8 @@ def _lines(config: Config, remarks: Mapping[str, Sequence[str]]) -> Iterator[str
     yield from _mapping("buffers", _buffers(config))
     if config.dns_servers:
         yield f"dns: {{servers: [{', '.join(scalar(str(s)) for s in config.dns_servers)}]}}"
+    if config.fleet is not None:
+        yield f"fleet: {flow(_fleet(config.fleet))}"
     yield "routes:" if config.routes else "routes: []"
     for route in config.routes:
         yield from (f"  # {printable(remark)}" for remark in remarks.get(route.name, ()))
@@ -92,6 +95,18 @@ def _admin(config: Config) -> Iterator[tuple[str, str]]:
         yield "hosts", f"[{', '.join(map(scalar, admin.hosts))}]"
     if admin.insecure:
         yield "insecure", "true"
+
+
+def _fleet(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    yield "name", scalar(fleet.name)
+    if fleet.host:
+        yield "host", scalar(fleet.host)
+    etcd, default = fleet.etcd, Etcd(())
+    pairs = [("endpoints", f"[{', '.join(map(scalar, etcd.endpoints))}]")]
+    for key in ("ca", "certificate", "key", "user", "password_file", "prefix"):
+        if getattr(etcd, key) != getattr(default, key):
+            pairs.append((key, scalar(getattr(etcd, key))))
+    yield "etcd", flow(pairs)
 
 
 def _log(config: Config) -> Iterator[tuple[str, str]]:

@@ -19,6 +19,7 @@ from tcpmux.config.address import (
     Endpoint,
     parse_endpoint,
 )
+from tcpmux.config.fleet_key import FleetModel
 from tcpmux.config.instance_schema import (
     AccessLogModel,
     AdminModel,
@@ -253,8 +254,9 @@ class FileModel(Strict):
         str, BeforeValidator(absolute_path), WithJsonSchema({"type": "string", "pattern": "^/"})
     ] = Field(
         default=STATE_DIR,
-        description="Directory for what outlives the instance: the state of rollouts. It has to "
-        "exist, or no rollout can be started. A change takes effect at the next start.",
+        description="Directory for what outlives the instance: the state of rollouts, and what "
+        "the fleet has said last. It has to exist, or neither is kept. A change takes effect at "
+        "the next start.",
     )
     admin: AdminModel = AdminModel()
     log: LogModel = Field(default=LogModel(), description="What tcpmux says of itself.")
@@ -270,6 +272,10 @@ class FileModel(Strict):
         default=BuffersModel(), description="Kernel memory of connections whose peer does not read."
     )
     dns: DnsModel = DnsModel()
+    fleet: FleetModel | None = Field(
+        default=None,
+        description="Hosts that take routes and weights from one etcd, besides those of the file.",
+    )
     defaults: DefaultsModel = Field(
         default=DefaultsModel(), description="Defaults of every route in all files."
     )

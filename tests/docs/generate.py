@@ -138,6 +138,8 @@ SECTIONS = {
     "access_log": "access_log",
     "buffers": "buffers",
     "dns": "dns",
+    "fleet": "fleet",
+    "fleet.etcd": "fleet.etcd",
     "defaults": "defaults",
     "routes[]": "routes[]",
     "routes[].destinations[]": "destinations[]",

@@ -80,7 +80,7 @@ CASES = [
     Case(
         "unknown far",
         top("frobnicate: 2\n"),
-        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, state_dir, admin, log, access_log, buffers, dns, defaults, routes",
+        "r.yaml:1:1: unknown key frobnicate: there are: workers, busy_poll, drain_timeout, user, group, state_dir, admin, log, access_log, buffers, dns, fleet, defaults, routes",
     ),
     Case(
         "buffer of a client",
