@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 from tcpmux.errors import TcpmuxError, printable
 from tcpmux.files import Unreadable, read_file
@@ -13,6 +14,7 @@ from tcpmux.files import Unreadable, read_file
 MIN_TOKEN = 16  # characters
 MAX_FILE = 4096  # bytes
 DIRECTORY = "CREDENTIALS_DIRECTORY"  # in the environment, of a service with LoadCredential=
+T = TypeVar("T")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 OTHERS_BUT_GROUP = OTHERS & ~stat.S_IRGRP
 
@@ -20,10 +22,19 @@ OTHERS_BUT_GROUP = OTHERS & ~stat.S_IRGRP
 def read_token(what: str, path: str, groups: Collection[int]) -> bytes:
     """The one line in that file. what: names it, in messages. groups: to which root may have given
     it. Raises TcpmuxError if others may know it."""
+    return _read(what, path, groups, _line)
+
+
+def read_secret(what: str, path: str, groups: Collection[int]) -> str:
+    """As read_token(), of what somebody else has chosen: it may be short."""
+    return _read(what, path, groups, _secret)
+
+
+def _read(what: str, path: str, groups: Collection[int], take: Callable[[bytes], T]) -> T:
     try:
         found = read_file(path, MAX_FILE)
         _check_owner(path, found.status, groups)
-        return _line(found.data)
+        return take(found.data)
     except (Unreadable, _Wrong) as error:
         raise TcpmuxError(f"{what} {printable(path)}: {error}") from None
 
@@ -64,6 +75,16 @@ def _is_credential(path: str) -> bool:
         return False
     open_to_others = found.st_mode & (stat.S_IWGRP | stat.S_IRWXO)
     return inside and found.st_uid in (0, os.geteuid()) and not open_to_others
+
+
+def _secret(data: bytes) -> str:
+    try:
+        text = data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise _Wrong("it is not UTF-8") from None
+    if not text or not text.isprintable():
+        raise _Wrong("expected one line, and nothing else")
+    return text
 
 
 def _line(data: bytes) -> bytes:

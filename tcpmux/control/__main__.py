@@ -33,6 +33,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--state-fd", type=int)
     parser.add_argument("--state-problem", default="")
     parser.add_argument("--viewer-token-fd", type=int)
+    parser.add_argument("--fleet", default="")
+    parser.add_argument("--fleet-fd", type=int)
     parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--uid", type=int, action="append", required=True)
     return parser.parse_args(arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from tcpmux import __version__
 from tcpmux.control.access import Rules
@@ -27,6 +28,9 @@ from tcpmux.peer import peer_of
 from tcpmux.shm._beat import Beat
 from tcpmux.shm.stats import StatusReader
 from tcpmux.shm.view import View
+
+if TYPE_CHECKING:
+    from tcpmux.control.fleet.changes import FleetChanges
 
 
 def assembled(options: argparse.Namespace) -> Control:
@@ -69,7 +73,17 @@ def _readings(view: View, options: argparse.Namespace) -> Readings:
         History(view, events, slices),
         convergences,
         rollouts,
+        _fleet(view, options),
     )
+
+
+def _fleet(view: View, options: argparse.Namespace) -> FleetChanges | None:
+    """Loaded where there is one: most have none."""
+    if not options.fleet:
+        return None
+    from tcpmux.control.fleet.begin import changes_of
+
+    return changes_of(options.fleet, options.fleet_fd, view)
 
 
 def _hash(descriptor: int | None) -> bytes:

@@ -34,7 +34,7 @@ class HookFailed(Exception):
     """Its text says why, in a few words."""
 
 
-class _Names(AbstractResolver):
+class Names(AbstractResolver):
     def __init__(self) -> None:
         self._resolver = Resolver()
 
@@ -128,7 +128,7 @@ class HookRequests:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=AT_ONCE, force_close=True, resolver=_Names(), use_dns_cache=False
+                    limit=AT_ONCE, force_close=True, resolver=Names(), use_dns_cache=False
                 ),
                 headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity"},
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from tcpmux.config import Address, HostName
 from tcpmux.config.address import parse_endpoint
@@ -135,11 +135,14 @@ class HostNames:
         act = self._reload_quietly() if message["push"] == "reload" else self._follow(message)
         self._tasks.once("host names", act)
 
-    async def reload(self, by: str) -> dict[str, Any]:
+    async def reload(
+        self, by: str, verb: Literal["reload", "fleet"] = "reload", **what: object
+    ) -> dict[str, Any]:
         """Asks the master for a reload, once the new names of its files have been looked up.
-        Raises what MasterLink.request() raises. by: who asked for it."""
+        Raises what MasterLink.request() raises. by: who asked for it. verb, what: it is of what
+        the fleet says."""
         assert self._master is not None
-        answer = await self._master.request("reload", look_up=True, by=by)
+        answer = await self._master.request(verb, look_up=True, by=by, **what)
         if "unknown" not in answer:
             return answer
         from tcpmux.control.resolver import look_up_all, parse_name
@@ -158,7 +161,7 @@ class HostNames:
                 await self._report(logging.WARNING, note)
             warnings += notes
             await self._send(name, addresses)
-        answer = await self._master.request("reload", by=by)
+        answer = await self._master.request(verb, by=by, **what)
         return {**answer, "warnings": [*warnings[:MAX_TROUBLES], *answer["warnings"]]}
 
     async def _reload_quietly(self) -> None:

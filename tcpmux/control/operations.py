@@ -15,7 +15,9 @@ from tcpmux.control.limits import (
     CONVERGE_METHODS,
     CONVERGE_ORDERS,
     CONVERGE_THENS,
+    FLEET_ACTIONS,
     MAX_CONNECTIONS,
+    MAX_FILES,
     MAX_RATE,
     MAX_SECONDS,
     MAX_TARGETS,
@@ -42,6 +44,7 @@ from tcpmux.control.schema import (
     ConvergencePlan,
     ConvergeOrder,
     ConvergeThen,
+    FleetChanged,
     Killed,
     LogLevel,
     LogLevelWord,
@@ -64,6 +67,7 @@ _ID = {
 _SECONDS = {"type": "number", "minimum": 0, "maximum": MAX_SECONDS}
 _STATE = {"enum": list(ADMIN_STATES)}
 _NOTHING = closed_object()
+_EPOCH = {"type": "integer", "minimum": 0, "maximum": 1 << 53}
 
 
 def _for_each(value: dict[str, Any]) -> dict[str, Any]:
@@ -473,6 +477,101 @@ class Operations(Reading):
         begins anew), promote (to the next step, or past the last one; full: past all) or abort (the
         others get what they had before)."""
         return Call({"route": route}, body={"action": action, **_given(full=full)})
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/fleet/documents",
+            Role.OPERATOR,
+            FleetChanged,
+            body=closed_object(
+                ["files"],
+                files={
+                    "type": "array",
+                    "items": closed_object(["name", "content"], name=_TEXT, content=_TEXT),
+                    "maxItems": MAX_FILES,
+                },
+                delete={"type": "array", "items": _TEXT, "maxItems": MAX_FILES},
+                only=_BOOLEAN,
+                dry_run=_BOOLEAN,
+                why=_TEXT,
+                epoch=_EPOCH,
+            ),
+            example='{"files": [{"name": "shop", "content": "routes: ..."}], "why": "..."}',
+            largest_body=8 << 20,
+        )
+    )
+    def put_fleet_documents(
+        self,
+        files: Sequence[tuple[str, str]],
+        delete: Sequence[str] = (),
+        *,
+        only: bool = False,
+        dry_run: bool = False,
+        why: str = "",
+        epoch: int | None = None,
+    ) -> Call[FleetChanged]:
+        """Gives all hosts of the fleet these documents, (name, content) each, and takes away those
+        named in `delete`; only: there are to be no others. What this instance would refuse is
+        refused. dry_run: changes nothing, and tells what would change here. epoch: refused unless
+        this is the last change of the fleet."""
+        named = [{"name": name, "content": content} for name, content in files]
+        more = _given(delete=list(delete), only=only, dry_run=dry_run, why=why)
+        return Call(body={"files": named, **more, **({} if epoch is None else {"epoch": epoch})})
+
+    @operation(
+        Row(
+            "PUT",
+            "/v1/fleet/weights",
+            Role.OPERATOR,
+            FleetChanged,
+            body=closed_object(
+                ["route", "weights"],
+                route=_TEXT,
+                weights=_for_each({"anyOf": [_WEIGHT, _STEP]}),
+                force=_BOOLEAN,
+                why=_TEXT,
+                epoch=_EPOCH,
+            ),
+            checked_by_master=True,
+            example='{"route": "shop", "weights": {"v1": 0, "v2": 100}}',
+        )
+    )
+    def set_fleet_weights(
+        self,
+        route: str,
+        weights: Mapping[str, int | str],
+        *,
+        force: bool = False,
+        why: str = "",
+        epoch: int | None = None,
+    ) -> Call[FleetChanged]:
+        """Sets weights of a route, or of ROUTE/RULE, on all hosts of the fleet; destinations not
+        named keep theirs. They last until a document that is put has other weights for it. epoch:
+        as of put_fleet_documents()."""
+        body = {"route": route, "weights": dict(weights), **_given(force=force, why=why)}
+        return Call(body={**body, **({} if epoch is None else {"epoch": epoch})})
+
+    @operation(
+        Row(
+            "POST",
+            "/v1/fleet/change",
+            Role.OPERATOR,
+            FleetChanged,
+            body=closed_object(
+                ["action"], action={"enum": list(FLEET_ACTIONS)}, why=_TEXT, epoch=_EPOCH
+            ),
+            example='{"action": "undo"}',
+        )
+    )
+    def change_fleet(
+        self, action: str, *, why: str = "", epoch: int | None = None
+    ) -> Call[FleetChanged]:
+        """action: undo (what the last change has changed is as before), restore (what is in force
+        on this host is written into etcd) or confirm (what is in etcd is what is wanted, although
+        it is older, or has lost routes)."""
+        body = {"action": action, **_given(why=why)}
+        return Call(body={**body, **({} if epoch is None else {"epoch": epoch})})
 
     @operation(
         Row(

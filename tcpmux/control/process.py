@@ -88,6 +88,8 @@ class Control:
             health.start(link, tasks.tell)
             self.readings.convergences.start(link, tasks.tell)
             self.readings.rollouts.start(link, tasks.tell)
+            if self.readings.fleet is not None:
+                self.readings.fleet.agent.start(link, names, tasks.tell)
             conditions.start(link)
             tasks.keep("conditions", lambda: conditions.run(self.readings.slices))
             tasks.keep("asking the master", lambda: self._ask(link))
@@ -99,6 +101,8 @@ class Control:
             await health.close()
             await self.readings.convergences.close()
             await self.readings.rollouts.close()
+            if self.readings.fleet is not None:
+                await self.readings.fleet.agent.close()
             await names.close()
             await tasks.close()
             await runner.cleanup()

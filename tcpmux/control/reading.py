@@ -24,6 +24,10 @@ from tcpmux.control.schema import (
     Event,
     EventList,
     Explanation,
+    FleetDocuments,
+    FleetEntry,
+    FleetHistory,
+    FleetStatus,
     GroupKey,
     GroupOrder,
     History,
@@ -327,6 +331,29 @@ class Reading:
         """The rollouts of all routes that have, or had, one, with those that are over; or of one
         route."""
         return Call(query={"route": route}, unpack=lambda answer: list(answer["rollouts"]))
+
+    @operation(
+        Row(
+            "GET",
+            "/v1/fleet",
+            Role.VIEWER,
+            FleetStatus,
+            commands=(Command("fleet", "Show the fleet, or change all its hosts at once."),),
+        )
+    )
+    def fleet(self) -> Call[FleetStatus]:
+        """The fleet that this instance is in: its hosts, documents and weights."""
+        return Call()
+
+    @operation(Row("GET", "/v1/fleet/documents", Role.VIEWER, FleetDocuments))
+    def fleet_documents(self) -> Call[FleetDocuments]:
+        """The documents of the fleet, as they were written."""
+        return Call()
+
+    @operation(Row("GET", "/v1/fleet/history", Role.VIEWER, FleetHistory))
+    def fleet_history(self) -> Call[list[FleetEntry]]:
+        """The last 100 changes of the fleet: who, when, why and what."""
+        return Call(unpack=lambda answer: list(answer["entries"]))
 
     # Of many answers: each client has a method of its own for it, which calls stream_call().
     stream_row = Row(

@@ -360,6 +360,90 @@ class LastReload(TypedDict):
     error: str  # why it was refused
 
 
+class FleetOverview(TypedDict):
+    """The part that this instance has in a fleet."""
+
+    name: str
+    host: str
+    epoch: int  # of the fleet's last change that is in force; 0 = none
+    problem: str  # "" = it follows etcd
+    since: float  # Unix time, s; follows it, or does not
+    kept: bool  # on the disk, for a start without etcd
+
+
+class FleetDocument(TypedDict):
+    name: str
+    bytes: int
+    sha256: str
+
+
+class FleetWeights(TypedDict):
+    """Of a route, or of ROUTE/RULE. when: Unix time, s."""
+
+    route: str
+    weights: dict[str, int]
+    epoch: int
+    who: str
+    when: float
+    why: str
+
+
+class FleetHost(TypedDict):
+    """What a host has said last; one that is gone has said nothing for 15 s, and is not here."""
+
+    host: str
+    version: str
+    epoch: int  # of the last change that it has in force
+    generation: int
+    workers: int
+    workers_done: int  # that use that generation
+    connections: int  # open, 10 s ago at most
+    opened: int  # since its start
+    place: int  # no other host has it; -1 = none yet
+    problem: str  # why not all that is in etcd is in force there
+
+
+class FleetStatus(TypedDict):
+    name: str
+    host: str  # this one
+    epoch: int  # in force here
+    problem: str
+    since: float
+    fleet_epoch: int | None  # the last change; None: etcd does not answer, nor say what follows
+    documents: list[FleetDocument]
+    weights: list[FleetWeights]
+    hosts: list[FleetHost]
+    etcd: str  # why it does not answer; "" = it does
+
+
+class FleetText(TypedDict):
+    name: str
+    content: str
+
+
+class FleetDocuments(TypedDict):
+    epoch: int
+    documents: list[FleetText]
+
+
+class FleetChanged(TypedDict):
+    changes: list[str]
+    epoch: int  # the number of the change; 0 = it was only looked over
+
+
+class FleetEntry(TypedDict):
+    epoch: int
+    kind: str  # put, weights, undo, restore or confirm
+    who: str
+    when: float
+    why: str
+    text: str
+
+
+class FleetHistory(TypedDict):
+    entries: list[FleetEntry]  # the last 100, the oldest first
+
+
 class Status(TypedDict):
     """Answer of GET /v1/status."""
 
@@ -378,6 +462,7 @@ class Status(TypedDict):
     last_reload: LastReload
     problems: list[Problem]  # the worst first; the first 200
     problems_total: int
+    fleet: FleetOverview | None  # None: it is in none
     routes: list[RouteStatus]
 
 

@@ -22,6 +22,7 @@ from tcpmux.control.acceptor import Acceptor, add_headers
 from tcpmux.control.access import Caller, Rules
 from tcpmux.control.converge_request import settings_asked
 from tcpmux.control.error_answers import error_answer, errors_as_json
+from tcpmux.control.fleet_request import weights_asked
 from tcpmux.control.kills import Kills
 from tcpmux.control.limits import MAX_EVENTS
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused, MasterSilent
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tcpmux.control.connections import Connections
     from tcpmux.control.convergences import Convergences
     from tcpmux.control.event_log import EventLog
+    from tcpmux.control.fleet.changes import FleetChanges
     from tcpmux.control.health import Health
     from tcpmux.control.history import History
     from tcpmux.control.names import HostNames
@@ -76,6 +78,7 @@ class Readings:
     history: History
     convergences: Convergences
     rollouts: Rollouts
+    fleet: FleetChanges | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +179,13 @@ class AdminApi:
         }
         if self._master.gone:
             status["state"] = "orphaned"
+        status["fleet"] = None
+        if self._readings.fleet is not None:
+            fleet = self._readings.fleet.agent
+            status["fleet"] = fleet.overview()
+            found = fleet.problems()
+            status["problems"] = [*found, *status["problems"]]
+            status["problems_total"] += len(found)
         converging = map(self._readings.convergences.shown, map(conditions.annotated, routes))
         shown = map(self._readings.rollouts.annotated, converging)
         return await self._in_slices(request, json_parts(status, "routes", shown))
@@ -428,6 +438,32 @@ class AdminApi:
         self, request: web.Request, route: str, action: str, *, full: bool = False
     ) -> dict[str, Any]:
         return await self._readings.rollouts.change(route, action, self._who(request), full=full)
+
+    def _of_fleet(self) -> FleetChanges:
+        """Raises MasterRefused."""
+        if self._readings.fleet is None:
+            raise MasterRefused("refused", "this instance is in no fleet: its file has no `fleet`")
+        return self._readings.fleet
+
+    async def _fleet(self, _request: web.Request) -> dict[str, Any]:
+        return await self._of_fleet().status()
+
+    async def _fleet_documents(self, _request: web.Request) -> dict[str, Any]:
+        return await self._of_fleet().documents()
+
+    async def _fleet_history(self, _request: web.Request) -> dict[str, Any]:
+        return await self._of_fleet().history()
+
+    async def _put_fleet_documents(self, request: web.Request, **wish: Any) -> dict[str, Any]:
+        return await self._of_fleet().put(self._who(request), **wish)
+
+    async def _set_fleet_weights(
+        self, request: web.Request, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        return await self._of_fleet().weights(self._who(request), **weights_asked(body))
+
+    async def _change_fleet(self, request: web.Request, **wish: Any) -> dict[str, Any]:
+        return await self._of_fleet().act(self._who(request), **wish)
 
     async def _set_workers(self, request: web.Request, count: int) -> dict[str, Any]:
         return await self._ask(request, "set_workers", count=count)

@@ -115,9 +115,16 @@ class Changes:
         self._store(self._listeners.by_address.values())
         self.apply(Start())
 
-    def resume(self, refusing: Callable[[Image], frozenset[str]], most_workers: int | None) -> None:
+    def resume(
+        self,
+        refusing: Callable[[Image], frozenset[str]],
+        most_workers: int | None,
+        *,
+        stays: bool = False,
+    ) -> None:
         """Goes on where another master has ended: its listeners are adopted, its table is in
-        force. refusing: the routes that don't listen, by the image. most_workers: as in Resume."""
+        force. refusing: the routes that don't listen, by the image. most_workers: as in Resume.
+        stays: the configuration is not all that there is, and takes effect with the rest."""
         generation, image = read_image(self._table)
         if generation == 0:
             self.start()
@@ -126,6 +133,9 @@ class Changes:
         image = with_addresses(image)
         self.in_force = replace(self.in_force, image=image, refusing=refusing(image))
         self._names.restore(image, self._table.numbers_given)
+        if stays:
+            log.warning("routes stay as they are until etcd says which there are")
+            return
         try:
             self.apply(Resume(most_workers=most_workers))
         except TcpmuxError as error:

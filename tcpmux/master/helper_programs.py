@@ -5,16 +5,17 @@ Runs in the master. A configuration is prepared, which may fail, and then commit
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import selectors
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tcpmux.build import build
-from tcpmux.config import AccessLog, Admin, Config
+from tcpmux.config import AccessLog, Config
 from tcpmux.errors import TcpmuxError
 from tcpmux.log_style import LogStyle
 from tcpmux.log_targets import STANDARD_ERROR
@@ -23,12 +24,13 @@ from tcpmux.master import own_log, token
 from tcpmux.master.answers import Answer
 from tcpmux.master.control import ControlProcess
 from tcpmux.master.duty import Duty, earliest
+from tcpmux.master.fleet import HostFleet
 from tcpmux.master.http_socket import bind_http
 from tcpmux.master.instance import Instance
 from tcpmux.master.log_process import LogProcess, open_for
 from tcpmux.master.program import Arguments, Program
 from tcpmux.master.reload import Sources
-from tcpmux.master.rollouts import StateFile
+from tcpmux.master.state_file import StateFile
 from tcpmux.master.token import NO_TOKENS, Look, Tokens, hash_descriptor
 from tcpmux.privileges import User
 from tcpmux.shm._declared import (
@@ -83,19 +85,23 @@ class HelperPrograms(Duty):
         instance: Instance,
         sources: Sources,
         config: Config,
+        fleet: HostFleet,
         answer: Callable[[dict[str, Any]], Answer],
         on_ready: Callable[[], object],
     ) -> None:
         self._instance = instance
         self._sources = sources
+        self._fleet = fleet
         self._answer = answer
         self._on_ready = on_ready
         self._config = config
         self._http: socket.socket | None = None
         self.tokens = NO_TOKENS
         self._token_fds: dict[str, list[int]] = {}  # by option; what control reads them from
-        self._state = StateFile(config, instance.admin.path)
+        self._state = StateFile(config, instance.admin.path, "rollouts")
+        self._state.log_problem("no rollout can be started, as its state can't be kept")
         self._style = style_in_use()
+        self._access = _access(config)
         self._restyled: dict[str, str] = {}  # by the last commit(), and not in use yet
         self._own_file = config.log.file  # as at the start
         instance.table.log_style = self._style.number
@@ -125,6 +131,7 @@ class HelperPrograms(Duty):
             "--http-fd": [] if self._http is None else [self._http.fileno()],
             "--state-fd": [] if self._state.fd < 0 else [self._state.fd],
             **self._token_fds,
+            "--fleet-fd": self._fleet.descriptors,
         }
         arguments = ["--admin-path", instance.admin.path, "--master-pid", str(os.getpid())]
         arguments += ["--build", build(), "--state-problem", self._state.problem]
@@ -135,6 +142,8 @@ class HelperPrograms(Duty):
                 arguments += [option, str(number)]
         for name in self._sources.names:
             arguments += ["--config", name]
+        if self._config.fleet is not None:
+            arguments += ["--fleet", json.dumps(asdict(self._config.fleet))]
         admin = self._config.admin
         if admin.http is not None:
             arguments += ["--http-address", str(admin.http)]
@@ -314,10 +323,9 @@ class HelperPrograms(Duty):
                 "admin.insecure: anyone who can connect to %s can see and change everything",
                 new.admin.http,
             )
-        if self._started and (old_tokens, _access(old.admin)) != (
-            change.tokens,
-            _access(new.admin),
-        ):
+        self._fleet.open(new)
+        old_access, self._access = self._access, _access(new)
+        if self._started and (old_tokens, old_access) != (change.tokens, self._access):
             self.control.restart(CONTROL_SECONDS)
         wanted = new.access_log
         kinds = LOG_ENDS | (LOG_STARTS if wanted and wanted.start else 0)
@@ -327,9 +335,23 @@ class HelperPrograms(Duty):
             self._logger.restart(LOG_SECONDS)
 
 
-def _access(admin: Admin) -> tuple[object, ...]:
+def _access(config: Config) -> tuple[object, ...]:
     """What control has to be started anew for."""
-    return admin.http, admin.hosts, admin.insecure
+    admin = config.admin
+    return admin.http, admin.hosts, admin.insecure, config.fleet, _written(config)
+
+
+def _written(config: Config) -> list[object]:
+    """When the files by which etcd and this host know each other have been written: control reads
+    them at its start."""
+    found: list[object] = []
+    for path in config.fleet.etcd.files if config.fleet is not None else ():
+        try:
+            status = os.stat(path)
+            found.append((path, status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError as error:
+            found.append((path, error.errno))
+    return found
 
 
 def _descriptors(digest: bytes) -> list[int]:

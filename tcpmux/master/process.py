@@ -38,6 +38,7 @@ from tcpmux.master.duties import (
 )
 from tcpmux.master.duty import Duty, earliest
 from tcpmux.master.events import Event, EventHandler, Events
+from tcpmux.master.fleet import HostFleet, fitting
 from tcpmux.master.guardian_watch import GuardianWatch
 from tcpmux.master.helper_programs import HelperPrograms
 from tcpmux.master.instance import Instance
@@ -74,11 +75,13 @@ class Master:
         config: Config,
         instance: Instance,
         known: Known,
+        fleet: HostFleet,
         *,
         upgraded: bool,
     ) -> None:
         self._sources = sources.absolute()
         self._instance = instance
+        self.fleet = fleet
         self._upgraded = upgraded and not instance.is_new
         self.workers = instance.workers
         self._signals: SignalQueue  # from run() on
@@ -89,12 +92,18 @@ class Master:
         self.aside = Aside(instance.user)
         self.upgrade = Upgrade(instance.table, self.workers, self._become_next_build)
         self.helpers = HelperPrograms(
-            instance, self._sources, config, Requests(self).answer, self._control_is_ready
+            instance, self._sources, config, fleet, Requests(self).answer, self._control_is_ready
         )
         control = self.helpers.control
         self.rollouts = RolloutWatch(lambda: control.pid > 0 and control.presence == PRESENT)
         self.changes = Changes(
-            InForce(config, Image((), ()), self.workers.count, known),
+            InForce(
+                config,
+                Image((), ()),
+                self.workers.count,
+                known,
+                fitting(fleet.state, config),
+            ),
             (instance.table, instance.commons),
             self.workers,
             instance.listeners,
@@ -104,6 +113,7 @@ class Master:
         )
         self.reloads = Reloads(
             self._sources,
+            fleet,
             self.changes,
             instance.table,
             self._supervisor,
@@ -211,7 +221,9 @@ class Master:
             self.helpers.open_http()
         except TcpmuxError as error:  # traffic comes first: the UNIX socket is there
             log.error("%s", error)  # noqa: TRY400
-        self.changes.resume(to_refuse, None if self._upgraded else instance.table.shard_count)
+        most = None if self._upgraded else instance.table.shard_count
+        config = self.changes.in_force.config
+        self.changes.resume(to_refuse, most, stays=self.fleet.is_unknown(config))
         if not self._upgraded:
             self.upgrade.note_interruption()
         self.helpers.give_stderr()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tcpmux.config import Config, HostName, Source, load_sources
+from tcpmux.config.fleet import NO_FLEET, FleetState
 from tcpmux.errors import TcpmuxError
 from tcpmux.levels import Line, level_of
-from tcpmux.master.change import Change, Done, InForce, LogLine
+from tcpmux.master.change import Change, Done, InForce, LogLine, Weights
 from tcpmux.master.consequences import without_addresses
 from tcpmux.master.mirror import mirrors_that_end, mirrors_that_last
 from tcpmux.master.set_weights import dropped, overridden, weights_in_file
@@ -37,11 +38,11 @@ class Sources:
         """The same ones, whatever the working directory."""
         return replace(self, each=tuple(source.absolute() for source in self.each))
 
-    def read(self) -> Config:
-        """What they say now. As load(), and no fault of ours in reading them ends what serves
-        traffic: raises TcpmuxError alone."""
+    def read(self, fleet: FleetState = NO_FLEET) -> Config:
+        """What they say now, and what the fleet has said. As load(), and no fault of ours in
+        reading them ends what serves traffic: raises TcpmuxError alone."""
         try:
-            return load_sources(self.each, self.endpoints, self.admin)
+            return load_sources(self.each, self.endpoints, self.admin, fleet)
         except TcpmuxError:
             raise
         except Exception as error:
@@ -104,7 +105,7 @@ class Resume(Change):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload(Change):
     """What the files say now. Weights that were set at run time are dropped: the file wins.
-    most_workers: as many as there can be."""
+    most_workers: as many as there can be. weights: of the fleet, which win over documents."""
 
     kind = "reload"
     cause = "weights"
@@ -113,6 +114,7 @@ class Reload(Change):
 
     config: Config
     most_workers: int
+    weights: Weights = field(default_factory=dict)
 
     def plan(self, now: InForce) -> InForce:
         names = self.config.host_names
@@ -121,12 +123,14 @@ class Reload(Change):
             config=self.config,
             workers=wanted_workers(self.config, self.most_workers),
             addresses={name: now.addresses.get(name, ()) for name in names},
-            weights={},
+            weights=self.weights,
             mirrors={},
         )
 
     def differences(self, before: InForce, after: InForce) -> Iterator[str]:
         old, new = before.config, after.config
+        if new.fleet != old.fleet:
+            yield "fleet changed"
         if new.busy_poll != old.busy_poll:
             yield f"busy_poll {_busy_poll_text(old)}->{_busy_poll_text(new)}"
         if new.buffers != old.buffers:

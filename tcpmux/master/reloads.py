@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tcpmux.config import Config, HostName
+from tcpmux.config import Config, ConfigError, HostName, Problem, load_texts, read_texts
+from tcpmux.config.fleet import FleetState
 from tcpmux.errors import TcpmuxError, one_line, printable
 from tcpmux.master.change import Done
 from tcpmux.master.changes import Changes, refusals_in_log
 from tcpmux.master.duty import Duty
+from tcpmux.master.fleet import FleetWeights, HostFleet, fitting, reweighted
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME
 from tcpmux.master.reload import Reload, Sources, unknown_names
 from tcpmux.master.supervisor import Supervisor
@@ -21,6 +23,7 @@ from tcpmux.shm._table import Table
 log = logging.getLogger("tcpmux.master")
 
 SIGNAL = "SIGHUP"
+MAX_LOST = 20  # names of routes that are told
 
 
 class Reloads(Duty):
@@ -32,6 +35,7 @@ class Reloads(Duty):
     def __init__(
         self,
         sources: Sources,
+        fleet: HostFleet,
         changes: Changes,
         table: Table,
         supervisor: Supervisor,
@@ -39,6 +43,7 @@ class Reloads(Duty):
         notify_ready: Callable[[], None],
     ) -> None:
         self._sources = sources
+        self._fleet = fleet
         self._changes = changes
         self._table = table
         self._supervisor = supervisor
@@ -50,7 +55,7 @@ class Reloads(Duty):
         """If there are names that nobody has looked up, control does that first, and then asks
         for the reload; without control it is done as it is."""
         with suppress(TcpmuxError), refusals_in_log(Reload.kind, SIGNAL), self._attempt():
-            config = self._sources.read()
+            config = self._sources.read(self._fleet.state)
             if unknown_names(config, self._changes.in_force) and self._push({"push": "reload"}):
                 self._at_the_latest = time.monotonic() + LOOKUP_TIME + PROGRAM_TIME
                 return
@@ -60,11 +65,60 @@ class Reloads(Duty):
         """look_up: names that nobody has looked up come back instead, and nothing is done. Raises
         TcpmuxError."""
         with refusals_in_log(Reload.kind, by), self._attempt():
-            config = self._sources.read()
+            config = self._sources.read(self._fleet.state)
             unknown = unknown_names(config, self._changes.in_force) if look_up else []
             if unknown:
                 return config, unknown
             return self._changes.apply(self._reload(config, by))
+
+    def of_fleet(
+        self, wanted: FleetState, by: str, *, look_up: bool
+    ) -> Done | tuple[Config, list[HostName]]:
+        """As asked(), with what the fleet says now; no more than its weights, if its documents are
+        those in force. Raises TcpmuxError, and then all is as it was."""
+        had = self._fleet.state
+        if wanted.documents == had.documents:
+            changed: dict[str, Mapping[str, int] | None] = {
+                path: wanted.weights.get(path)
+                for path in {**had.weights, **wanted.weights}
+                if wanted.weights.get(path) != had.weights.get(path)
+            }
+            now = self._changes.in_force
+            done = Done(now, now, [], self._table.generation, [])
+            if changed:
+                done = self._changes.ask(FleetWeights(weights=changed, by=by))
+        else:
+            with self._attempt():
+                config = self._sources.read(wanted)
+                unknown = unknown_names(config, self._changes.in_force) if look_up else []
+                if unknown:
+                    return config, unknown
+                done = self._changes.apply(self._reload(config, by, wanted))
+            self._changes.log_late_workers()
+        self._fleet.state = wanted
+        return done
+
+    def preview_of_fleet(self, wanted: FleetState) -> Callable[[], dict[str, Any]]:
+        """What it would change, to be worked out by somebody who can open no file. Raises
+        TcpmuxError."""
+        problems: list[Problem] = []
+        texts = list(read_texts(self._sources.each, problems))
+        if problems:
+            raise ConfigError(problems)
+        now = self._changes.in_force.config
+
+        def work() -> dict[str, Any]:
+            config = load_texts(texts, self._sources.endpoints, wanted)
+            lost = sorted(now.fleet_routes - config.fleet_routes)
+            return {
+                "changes": self._changes.preview(self._reload(config, "", wanted)),
+                "lost": lost[:MAX_LOST],
+                "lost_count": len(lost),
+                "had_count": len(now.fleet_routes),
+                "reweighted": reweighted(now, config),
+            }
+
+        return work
 
     def due(self) -> float | None:
         return self._at_the_latest
@@ -83,8 +137,10 @@ class Reloads(Duty):
         """What a reload with this would change, a line each. Raises TcpmuxError."""
         return self._changes.preview(self._reload(config, ""))
 
-    def _reload(self, config: Config, by: str) -> Reload:
-        return Reload(config=config, most_workers=self._table.shard_count, by=by)
+    def _reload(self, config: Config, by: str, fleet: FleetState | None = None) -> Reload:
+        weights = fitting(self._fleet.state if fleet is None else fleet, config)
+        most = self._table.shard_count
+        return Reload(config=config, most_workers=most, weights=weights, by=by)
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:

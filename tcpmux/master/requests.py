@@ -29,6 +29,13 @@
     end_convergence    route, began_ms, text, level
                                     no longer; text: what control has to say of it, at that level
     rollout_plan route              what the files say of one, with its hooks
+    fleet_now                       what it has said that is in force
+    fleet_check  state              what that would change: as FleetState has it
+    fleet        state, look_up     puts it in force, as a reload
+    fleet_weights route, weights, base, force
+                                    all weights of a route as set_weights would have them, where
+                                    the fleet has those of base; none is set
+    fleet_says   text, level        a line for the log and the events
     rollout_says route, text, level, running
                                     a line for the log and the events; running: the routes whose
                                     rollouts are under way. The answer: those that were, and are
@@ -51,6 +58,7 @@ from typing import Any, Protocol
 
 from tcpmux.config import Config, Text, checks, load_texts
 from tcpmux.config.checks import Watch
+from tcpmux.config.fleet import FleetState
 from tcpmux.connection_id import parse_id
 from tcpmux.errors import plural, printable
 from tcpmux.levels import Line, Where, level_from, where_from
@@ -61,6 +69,7 @@ from tcpmux.master.change import Change, Done, Places, unknown
 from tcpmux.master.changes import Changes
 from tcpmux.master.convergence import EndConvergence, StartConvergence
 from tcpmux.master.events import MAX_TEXT, Events
+from tcpmux.master.fleet import HostFleet
 from tcpmux.master.helper_programs import HelperPrograms
 from tcpmux.master.line import Line as WorkerLine
 from tcpmux.master.mirror import SetMirror
@@ -71,7 +80,7 @@ from tcpmux.master.rollouts import RollBack, RolloutWatch
 from tcpmux.master.states import SetStates
 from tcpmux.master.stopping import Stopping
 from tcpmux.master.upgrade import Upgrade
-from tcpmux.master.weights import SavedWeights, SetWeights, UndoWeights
+from tcpmux.master.weights import SavedWeights, SetWeights, Split, UndoWeights
 from tcpmux.master.workers import Workers
 from tcpmux.messages import Verb
 from tcpmux.rollout.plan import in_file_as_json
@@ -93,6 +102,7 @@ class Parts(Protocol):
     aside: Aside
     changes: Changes
     events: Events
+    fleet: HostFleet
     helpers: HelperPrograms
     reloads: Reloads
     rollouts: RolloutWatch
@@ -131,6 +141,11 @@ class Requests:
             "convergence_says": self._convergence_says,
             "start_convergence": self._start_convergence,
             "end_convergence": self._end_convergence,
+            "fleet_now": self._fleet_now,
+            "fleet_check": self._fleet_check,
+            "fleet": self._fleet,
+            "fleet_weights": self._fleet_weights,
+            "fleet_says": self._fleet_says,
             "rollout_plan": self._rollout_plan,
             "rollout_says": self._rollout_says,
             "log_level": self._log_level,
@@ -184,9 +199,10 @@ class Requests:
         ]
         endpoints = [str(endpoint) for endpoint in request["endpoints"]]
         reloads, tokens = self._master.reloads, self._master.helpers.look_at_tokens()
+        fleet = self._master.fleet.state
 
         def work() -> dict[str, Any]:
-            config = load_texts(texts, endpoints)
+            config = load_texts(texts, endpoints, fleet)
             return {"changes": [*reloads.preview(config), *tokens.changes(config.admin)]}
 
         return self._master.aside.start(work)
@@ -372,6 +388,47 @@ class Requests:
             log.log(level_from(request["level"]), "%s", text, extra=extra)
         return {"over": over}
 
+    # --- the fleet --------------------------------------------------------------------------
+
+    def _fleet_now(self, _request: Request) -> dict[str, Any]:
+        fleet = self._master.fleet
+        return {"state": fleet.state.as_json(), "problem": fleet.problem}
+
+    def _fleet_check(self, request: Request) -> Later:
+        """As diff: what comes from outside is parsed by a child that can do nothing else."""
+        wanted = _fleet_state(request)
+        return self._master.aside.start(self._master.reloads.preview_of_fleet(wanted))
+
+    def _fleet(self, request: Request) -> dict[str, Any]:
+        reloads, look_up = self._master.reloads, bool(request.get("look_up"))
+        done = reloads.of_fleet(_fleet_state(request), _by(request), look_up=look_up)
+        if isinstance(done, Done):
+            self._master.fleet.problem = ""
+            return self._master.changes.applied(done.changes, done.warnings)
+        config, unknown = done
+        servers = list(map(str, config.dns_servers))
+        return {"unknown": list(map(str, unknown)), "servers": servers}
+
+    def _fleet_weights(self, request: Request) -> dict[str, Any]:
+        now, route = self._master.changes.in_force, request["route"]
+        split = Split.of(now.image, route)
+        base = {**split.file_weights, **request["base"]}
+        base = {name: base[name] for name in split.weights}
+        if any(base.values()):  # steps are from what the fleet has, whatever was set here alone
+            now = SetWeights(route=route, weights=base, force=True).plan(now)
+        change = SetWeights(
+            route=route, weights=request["weights"], force=bool(request.get("force"))
+        )
+        after = change.plan(now)
+        of_fleet = route.partition("/")[0] in now.config.fleet_routes
+        return {"weights": Split.of(after.image, route).weights, "of_fleet": of_fleet}
+
+    def _fleet_says(self, request: Request) -> dict[str, Any]:
+        text = printable(str(request["text"]))[:MAX_TEXT]
+        extra = {"event": "fleet", "by": _by(request)}
+        log.log(level_from(request["level"]), "%s", text, extra=extra)
+        return {}
+
     def _orders(self, ids: list[str]) -> list[tuple[WorkerLine, int, int]]:
         """(line of its worker, record, generation) of each."""
         lines = {worker.id: worker.line for worker in self._master.workers}
@@ -398,6 +455,14 @@ class Requests:
     def _upgrade(self, _request: Request) -> dict[str, Any]:
         self._master.begin_upgrade()
         return {"pid": os.getpid(), "count": self._master.upgrade.number}
+
+
+def _fleet_state(request: Request) -> FleetState:
+    """Raises Refusal."""
+    try:
+        return FleetState.from_json(request["state"])
+    except ValueError as error:
+        raise Refusal("invalid", f"what the fleet says: {error}") from None
 
 
 def _by(request: Request) -> str:

@@ -13,6 +13,7 @@ from tcpmux.errors import TcpmuxError, UsageError
 from tcpmux.logs import begin_log
 from tcpmux.master import handoff, own_log
 from tcpmux.master.denied import log_denied
+from tcpmux.master.fleet import HostFleet
 from tcpmux.master.handoff import Handoff
 from tcpmux.master.instance import make, resume
 from tcpmux.master.limits import raise_nofile
@@ -55,7 +56,9 @@ def _run(arguments: Sequence[str], endpoints: Sequence[str], admin: str) -> int:
     raise_nofile()  # first: an instance that is taken over comes as descriptors
     inherited = inherited_sockets(os.environ)
     sources = Sources(sources_of(arguments), tuple(endpoints), _admin_socket(admin))
+    fleet = HostFleet()
     config = load_sources(sources.each, sources.endpoints, sources.admin)
+    config = fleet.begin(config, sources)
     if not (inherited or handoff.VARIABLE in os.environ or os.path.exists(config.admin.socket)):
         note_holders(_addresses(config))  # with all rights; what is taken over holds its own
     user = _give_up_rights(config)
@@ -79,7 +82,8 @@ def _run(arguments: Sequence[str], endpoints: Sequence[str], admin: str) -> int:
     known = look_up(config, user)
     instance = make(config, user) if left is None else resume(config, left)
     instance.listeners.inherit(inherited)
-    return Master(sources, config, instance, known, upgraded=saved is not None).run()
+    fleet.log_start(config)
+    return Master(sources, config, instance, known, fleet, upgraded=saved is not None).run()
 
 
 def _addresses(config: Config) -> list[Address]:

@@ -1,0 +1,386 @@
+"""Follows what a fleet has in etcd, and has the master put it in force. Runs in control.
+
+    read everything     range, of one moment
+    put it in force     looked over by a child of the master, then applied as a reload is
+    watch from there    each change the same way; weights alone need no look
+    say what is so      hosts/HOST, under a lease
+
+Whatever fails, everything is read anew, from the next member, and what is in force stays: etcd that
+is gone, wiped, or older than what is in force takes nothing away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tcpmux.config.fleet import NO_FLEET, Fleet, FleetState
+from tcpmux.control.fleet.contents import Contents, Keys
+from tcpmux.control.fleet.etcd import Access, Away, Change, Etcd, EtcdError
+from tcpmux.control.fleet.hosts import HostKeys, retry_delay
+from tcpmux.control.fleet.saved import SavedFleet
+from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused
+from tcpmux.control.tasks import Tasks, end_all
+from tcpmux.errors import TcpmuxError, printable
+
+if TYPE_CHECKING:
+    from tcpmux.control.names import HostNames
+
+log = logging.getLogger("tcpmux.control")
+
+BEAT = 3.0  # s between two signs of life
+BUSY_TIMES, BUSY_PAUSE = 25, 0.2  # s; while the master looks over something else
+AGAIN = 10.0  # s until what the master could not do is tried again
+SAY_AGAIN = 600.0  # s; that etcd is away
+MAX_SHOWN = 600  # characters of a problem
+BY = "the fleet"
+
+
+class Agent:
+    """One instance in a fleet. facts: what hosts/HOST says besides. state: what is in force, or
+    None until the master has said it."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        access: Access,
+        saved: SavedFleet,
+        facts: Callable[[], Mapping[str, Any]],
+        user_agent: str,
+    ) -> None:
+        self.fleet = fleet
+        self.keys = Keys(fleet.keys)
+        self.state: FleetState | None = None
+        self.contents = Contents(self.keys)  # as far as we have heard
+        self.refused = ""  # why the documents that are there are not in force
+        self.held = ""  # why nothing of what is there is in force
+        self.away = "it has not answered yet"  # why etcd is not followed
+        self.since = time.time()  # that
+        self.unusable = ""  # why etcd can't even be asked
+        self._access = access
+        self._saved = saved
+        self._facts = facts
+        self._user_agent = user_agent
+        self._etcd: Etcd | None = None
+        self._own: HostKeys | None = None
+        self._master: MasterLink | None = None
+        self._names: HostNames | None = None
+        self._tasks = Tasks()
+        self._lock = asyncio.Lock()  # one thing at a time is put in force
+        self._refused_documents: Mapping[str, str] | None = None
+        self._again_at = 0.0
+        self._said_at = 0.0
+        self._problem = ""  # as the log has it
+        self._moved = asyncio.Event()
+
+    def start(self, master: MasterLink, names: HostNames, tell: Callable[[str], object]) -> None:
+        self._master, self._names = master, names
+        self._tasks = Tasks(tell)
+        self._etcd = Etcd(self._access, self._user_agent)
+        self._own = HostKeys(self.keys, self.fleet.host_name, self._saved.id)
+        self._tasks.keep("the fleet", self._run)
+
+    async def close(self) -> None:
+        await self._tasks.close()
+        if self._etcd is not None:
+            if self._own is not None and not self.away:
+                with suppress(EtcdError):
+                    await self._own.leave(self._etcd)
+            await self._etcd.close()
+        await self._saved.close()
+
+    @property
+    def etcd(self) -> Etcd:
+        assert self._etcd is not None
+        return self._etcd
+
+    @property
+    def master(self) -> MasterLink:
+        assert self._master is not None
+        return self._master
+
+    @property
+    def own(self) -> HostKeys:
+        assert self._own is not None
+        return self._own
+
+    @property
+    def epoch(self) -> int:
+        """Of the last change that is in force."""
+        return 0 if self.state is None else self.state.epoch
+
+    def problem(self) -> str:
+        """What is wrong now, in a line; "" = nothing."""
+        if self.away:
+            return f"etcd is not followed: {self.away}"
+        if self.held or self.refused:
+            return self.held or self.refused
+        if self.own.taken_by:
+            return f"another instance says that it is host {self.fleet.host_name}"
+        return ""
+
+    def overview(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "name": self.fleet.name,
+            "host": self.fleet.host_name,
+            "epoch": self.epoch,
+            "problem": self.problem(),
+            "since": self.since,
+            "kept": not self._saved.failed,
+        }
+
+    def problems(self) -> list[dict[str, Any]]:
+        """As those of the status. An operator has to act on what is refused or held back."""
+        text = self.problem()
+        if not text:
+            return []
+        acts = (
+            "see that the members of fleet.etcd.endpoints can be reached; what is in force stays"
+            if self.away
+            else "see `tcpmux fleet status`; the last good configuration stays in force"
+        )
+        return [
+            {
+                "severity": "warning" if self.away else "error",
+                "route": None,
+                "destination": None,
+                "endpoint": None,
+                "condition": "degraded",
+                "text": f"fleet {self.fleet.name}: {text}",
+                "since": self.since if self.away else None,
+                "action": acts,
+            }
+        ]
+
+    # --- the loop ---------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while not self.master.gone:
+            try:
+                await self._learn()
+                if self.unusable:
+                    raise Away(self.unusable)
+                await self._follow()
+            except EtcdError as error:
+                self._is_away(printable(str(error)))
+                self.etcd.leave()
+            except MasterGone:
+                return
+            except TcpmuxError as error:
+                self._is_away(f"the master: {error}")
+            await asyncio.sleep(retry_delay())
+
+    async def _learn(self) -> None:
+        """What is in force: the master outlives us."""
+        if self.state is None:
+            found = await self.master.request("fleet_now")
+            self.state = FleetState.from_json(found["state"])
+            if self.state.keys != self.keys.prefix:
+                self.state = replace(NO_FLEET, keys=self.keys.prefix)
+            self._problem = found["problem"]
+
+    async def _follow(self) -> None:
+        """Until it fails: raises EtcdError."""
+        found = await self.etcd.range(self.keys.first, self.keys.end)
+        self.contents = Contents(self.keys)
+        self.contents.take(found.found)
+        await self._put_in_force()
+        self._is_back()
+        tasks = {
+            asyncio.create_task(self._watch(found.revision + 1)),
+            asyncio.create_task(self._beat()),
+            asyncio.create_task(self._tell()),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_all(tasks)
+        for task in done:
+            task.result()
+
+    async def _watch(self, revision: int) -> None:
+        changes: AsyncIterator[Change] = self.etcd.watch(self.keys.first, self.keys.end, revision)
+        async for change in changes:
+            if change.events:
+                self.contents.take(change.events)
+                await self._put_in_force()
+
+    async def _beat(self) -> None:
+        """Says that we live, and looks whether the watch does."""
+        while True:
+            await self.own.beat(self.etcd)
+            self._moved.set()
+            missed = await self._missed()
+            if missed:
+                await asyncio.sleep(1.0)
+                if await self._missed() and missed > self.contents.newest:
+                    raise Away(f"{self.etcd.member}: the watch does not tell of what has changed")
+            if self._again_at and time.monotonic() >= self._again_at:
+                self._again_at, self._refused_documents = 0.0, None
+                await self._put_in_force()
+            await asyncio.sleep(BEAT)
+
+    async def _missed(self) -> int:
+        """The revision of a version that we have not heard of; 0 = none."""
+        found = (await self.etcd.range(self.keys.version)).found
+        revision = found[0].revision if found else 0
+        return revision if revision > self.contents.newest else 0
+
+    async def _tell(self) -> None:
+        """In hosts/HOST, whenever something has changed."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            await self.own.write(self.etcd, self.about())
+
+    def about(self) -> dict[str, Any]:
+        """What hosts/HOST says."""
+        return {**self._facts(), "epoch": self.epoch, "problem": self.held or self.refused}
+
+    # --- what is there, and what is in force ------------------------------------------------
+
+    async def _put_in_force(self) -> None:
+        async with self._lock:
+            try:
+                await self._put(self.contents.state(self._state))
+            finally:
+                self._moved.set()
+
+    @property
+    def _state(self) -> FleetState:
+        assert self.state is not None
+        return self.state
+
+    async def _put(self, wanted: FleetState) -> None:
+        """Raises TcpmuxError where the master does not answer."""
+        before = self._state
+        if wanted.epoch < before.epoch:
+            await self._hold(
+                f"etcd has change {wanted.epoch or 'none'}, which is older than change "
+                f"{before.epoch}, in force here: nothing of it is used; `tcpmux fleet restore` "
+                "writes what is in force here into etcd, `tcpmux fleet confirm` takes what is there"
+            )
+            return
+        if wanted.documents != before.documents:
+            why = self.contents.wrong_document()
+            if wanted.documents == self._refused_documents:
+                wanted = replace(wanted, documents=before.documents)
+            elif why or not await self._look(wanted):
+                if why:
+                    await self._refuse(wanted, why)
+                if self.held:
+                    return
+                wanted = replace(wanted, documents=before.documents)
+        else:
+            self._accept()
+        await self._hand_over(wanted)
+
+    async def _hand_over(self, wanted: FleetState) -> None:
+        assert self._names is not None
+        told = self.contents.told.get(next(iter(self._changed(wanted)), ""))
+        by = BY if told is None or not told.who else f"{BY}: {told.who}"
+        try:
+            await self._names.reload(by, "fleet", state=wanted.as_json())
+        except MasterRefused as error:
+            await self._refuse(wanted, str(error))
+            self._again_at = time.monotonic() + AGAIN
+            return
+        if wanted.documents != self._state.documents:
+            self._accept()
+        if wanted != self._state:
+            self.state = wanted
+            self._saved.save(wanted)
+        self.held = ""
+
+    def _changed(self, wanted: FleetState) -> list[str]:
+        """Routes and rules that get other weights."""
+        was = self._state.weights
+        return [path for path in wanted.weights if wanted.weights[path] != was.get(path)]
+
+    async def _look(self, wanted: FleetState) -> bool:
+        """Whether the documents may be put in force; if not, why is said."""
+        try:
+            found = await self.check(wanted)
+        except MasterRefused as error:
+            await self._refuse(wanted, str(error))
+            if error.kind != "bad_file":
+                self._again_at = time.monotonic() + AGAIN
+            return False
+        lost, had = found["lost_count"], found["had_count"]
+        if 2 * lost > had and not self.contents.are_confirmed:
+            names = ", ".join(found["lost"][:5])
+            await self._hold(
+                f"{lost} of {had} routes are gone from etcd ({names}), and no change through "
+                "tcpmux says so: nothing of it is used; `tcpmux fleet restore` writes what is in "
+                "force here into etcd, `tcpmux fleet confirm` takes what is there"
+            )
+            return False
+        return True
+
+    async def check(self, wanted: FleetState) -> dict[str, Any]:
+        """What it would change. Raises TcpmuxError: what is wrong with it."""
+        for left in range(BUSY_TIMES, -1, -1):
+            try:
+                return await self.master.request("fleet_check", state=wanted.as_json())
+            except MasterRefused as error:
+                if "under way" not in str(error) or not left:
+                    raise
+            await asyncio.sleep(BUSY_PAUSE)
+        raise AssertionError
+
+    # --- what is said -----------------------------------------------------------------------
+
+    async def _refuse(self, wanted: FleetState, why: str) -> None:
+        self._refused_documents = wanted.documents
+        lines = why.splitlines()
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        self.refused = f"{lines[0][:MAX_SHOWN]}{more}"
+        self.held = ""
+        await self._say(
+            logging.ERROR,
+            f"refused, the last good configuration stays: {self.refused}",
+        )
+
+    async def _hold(self, why: str) -> None:
+        self.held = why
+        await self._say(logging.ERROR, why)
+
+    def _accept(self) -> None:
+        self.refused = self.held = self._problem = ""
+        self._refused_documents, self._again_at = None, 0.0
+
+    async def _say(self, level: int, text: str) -> None:
+        """Once, for as long as it is so."""
+        if text != self._problem:
+            self._problem = text
+            whole = f"fleet {self.fleet.name}: {text}"
+            with suppress(MasterRefused):
+                await self.master.request("fleet_says", text=whole, level=level)
+
+    def _is_away(self, why: str) -> None:
+        now = time.monotonic()
+        if not self.away:
+            self.since, self._said_at = time.time(), 0.0
+        self.away = why
+        if now >= self._said_at:
+            self._said_at = now + SAY_AGAIN
+            text = f"etcd is not followed: {why}; what is in force stays"
+            self._tasks.once("telling of etcd", self._told(logging.WARNING, text))
+
+    def _is_back(self) -> None:
+        if self.away:
+            self.away, self.since = "", time.time()
+            text = f"follows etcd at {self.etcd.member}: change {self.epoch}"
+            self._tasks.once("telling of etcd", self._told(logging.INFO, text))
+
+    async def _told(self, level: int, text: str) -> None:
+        with suppress(TcpmuxError):
+            await self.master.request(
+                "fleet_says", text=f"fleet {self.fleet.name}: {text}", level=level
+            )

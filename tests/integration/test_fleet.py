@@ -1,0 +1,488 @@
+"""Hosts that take routes and weights from one etcd: real members, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.etcd_cluster import Cluster, cluster, settings, ways
+from tests.integration.conftest import StartProxy
+from tests.integration.proxy import Proxy
+from tests.integration.routes import route
+from tests.support import EchoServer, free_port, patient, wait_for
+
+KEYS = "/tcpmux/prod/"
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Cluster]:
+    with cluster(tmp_path) as made:
+        yield made
+
+
+class Host:
+    """One of a fleet, whose documents listen on ${PORT}."""
+
+    def __init__(
+        self, start: StartProxy, etcd: Cluster, directory: Path, name: str, **more: Any
+    ) -> None:
+        self.name, self.port = name, free_port()
+        state = directory / f"state-{name}"
+        state.mkdir(exist_ok=True)
+        urls = more.pop("urls", etcd.urls)
+        config = {"state_dir": str(state), "fleet": settings(urls, name), **more}
+        self.proxy: Proxy = start(config, prefix=["env", f"PORT={self.port}"])
+
+    def weights(self, name: str = "shop") -> dict[str, int] | None:
+        for found in self.proxy.status()["routes"]:
+            if found["name"] == name:
+                return {d["name"]: d["weight"] for d in found["destinations"]}
+        return None
+
+    def has(self, **weights: int) -> None:
+        wait_for(lambda: self.weights() == weights, f"{self.name} to have {weights}")
+
+    def fleet(self) -> Any:
+        return self.proxy.status()["fleet"]
+
+    def problem(self) -> str:
+        return str(self.fleet()["problem"])
+
+    def says(self, text: str) -> None:
+        wait_for(lambda: text in self.problem(), f"{self.name} to say {text!r}")
+
+    def is_well(self) -> None:
+        wait_for(lambda: not self.problem(), f"{self.name} to follow etcd")
+
+
+def talk(port: int) -> str:
+    """What a client is answered; "" = nothing."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), patient(5)) as client:
+        client.sendall(b"x\n")
+        return client.makefile("r").readline().strip()
+    return ""
+
+
+StartHost = Callable[..., Host]
+
+
+@pytest.fixture
+def host(start_proxy: StartProxy, etcd: Cluster, tmp_path: Path) -> StartHost:
+    return lambda name, **more: Host(start_proxy, etcd, tmp_path, name, **more)
+
+
+def shop(one: EchoServer, two: EchoServer, name: str = "shop", **more: Any) -> str:
+    made = route(name, "127.0.0.1:${PORT}", v1=(100, one.address), v2=(0, two.address))
+    return yaml.safe_dump({"routes": [{**made, **more}]}, sort_keys=False)
+
+
+@pytest.fixture
+def document(tmp_path: Path, one: EchoServer, two: EchoServer) -> Path:
+    path = tmp_path / "shop.yaml"
+    path.write_text(shop(one, two))
+    return path
+
+
+def test_hosts_take_routes_and_weights_from_etcd(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """From nothing to a shift over two hosts, by commands at either."""
+    a, b = host("a"), host("b")
+    done = a.proxy.run("fleet", "put", "-c", str(document), "--why", "first", "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 hosts, 4 of 4 workers have change 1" in done.stdout
+    assert [talk(each.port) for each in (a, b)] == ["one x", "one x"]
+    done = b.proxy.run("fleet", "weight", "shop", "v1=0", "v2=100", "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 hosts, 4 of 4 workers have change 2" in done.stdout
+    assert [talk(each.port) for each in (a, b)] == ["two x", "two x"]
+    assert set(etcd.get(KEYS)) >= {f"{KEYS}routes/shop", f"{KEYS}weights/shop", f"{KEYS}version"}
+    assert etcd.get(f"{KEYS}routes/")[f"{KEYS}routes/shop"].decode() == document.read_text()
+    history = a.proxy.run("fleet", "history").stdout
+    assert "put: shop written (first)" in history
+    assert "weights: shop: v1=0, v2=100" in history
+    assert "at b" in history
+    done = a.proxy.run("fleet", "undo", "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [talk(each.port) for each in (a, b)] == ["one x", "one x"]
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+def test_a_document_that_is_wrong_is_refused_by_every_host_alike(
+    host: StartHost, etcd: Cluster, document: Path, one: EchoServer, two: EchoServer
+) -> None:
+    """By key and line; the last good one stays; weights are still followed; mended, it is used."""
+    hosts = [host("a"), host("b")]
+    assert hosts[0].proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    etcd.put(f"{KEYS}routes/shop", document.read_text().replace("weight: 100", "weight: -1"))
+    wrong = f"{KEYS}routes/shop:6:13: routes[0].destinations[0].weight: expected 0..1000000, got -1"
+    for each in hosts:
+        each.says(wrong)
+        each.proxy.says(f"ERROR fleet prod: refused, the last good configuration stays: {wrong}")
+        assert each.proxy.status()["problems"][0]["severity"] == "error"
+        assert talk(each.port) == "one x"
+    done = hosts[0].proxy.run("fleet", "weight", "shop", "v1=0", "v2=1", "--wait")
+    assert done.returncode == 1
+    assert done.stdout.count(wrong) == 2, done.stdout
+    for each in hosts:
+        each.has(v1=0, v2=1)
+    assert hosts[0].proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    for each in hosts:
+        each.is_well()
+        each.has(v1=0, v2=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("routes: [", "bad:2:1: not YAML"),
+        ("routes: []\nadmin: {insecure: true}", "bad:2:1: admin: admin can't be in a document"),
+        ("routes:\n- name: ${NOWHERE}", "environment variable NOWHERE is not set"),
+        ("apiVersion: v1\nkind: Service\nmetadata: {name: x}", "got a resource of Kubernetes"),
+        ("", "bad: the file is empty"),
+        ("- x", "bad:1:1: expected a mapping"),
+    ],
+)
+def test_put_refuses_what_hosts_would_refuse(
+    host: StartHost, etcd: Cluster, tmp_path: Path, text: str, why: str
+) -> None:
+    """Before anything is written."""
+    a = host("a")
+    a.is_well()
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(text)
+    done = a.proxy.run("fleet", "put", "-c", str(bad))
+    assert (done.returncode, why in done.stderr) == (2, True), done.stderr
+    assert etcd.get(f"{KEYS}routes/") == etcd.get(f"{KEYS}version") == {}
+
+
+def test_a_route_that_the_file_has_as_well_is_refused_with_both_places(
+    start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, one: EchoServer, two: EchoServer
+) -> None:
+    own = route("shop", free_port(), v1=(1, one.address))
+    proxy = start_proxy(
+        {"state_dir": str(tmp_path), "fleet": settings(etcd.urls, "a"), "routes": [own]},
+        prefix=["env", f"PORT={free_port()}"],
+    )
+    etcd.put(f"{KEYS}routes/x", shop(one, two))
+    wait_for(lambda: proxy.status()["fleet"]["problem"], "it to be refused")  # type: ignore[index]
+    proxy.says(
+        f"{KEYS}routes/x:2:9: routes[0].name: a route named shop is already at {proxy.file}:"
+    )
+
+
+def test_values_that_make_no_sense_change_nothing(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """Whoever may write into etcd may write anything."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    for key, value in (
+        ("weights/shop", b"\xff{"),
+        ("weights/shop", json.dumps({"weights": {"v1": -1}}).encode()),
+        ("weights/shop", json.dumps({"weights": {"v1": 10**30}}).encode()),
+        ("weights/shop", b"[" * 100_000),
+        ("weights/nobody", json.dumps({"weights": {"v1": 1}}).encode()),
+        ("weights/", b"{}"),
+        ("routes/a b", b"routes: []"),
+        ("routes/x", b"\xff\xfe"),
+        ("routes/x", b"a: &a [x, x]\nb: &b [*a, *a, *a]\nc: [*b, *b, *b]"),
+        ("hosts/z", b"nonsense"),
+        ("places/no", b""),
+        ("history/x", b""),
+    ):
+        etcd.put(f"{KEYS}{key}", value)
+    a.says("routes/")
+    assert a.weights() == {"v1": 1, "v2": 3}
+    assert a.proxy.run("fleet", "status").returncode == 0
+    assert a.proxy.run("fleet", "history").returncode == 0
+    etcd.delete(f"{KEYS}weights/")
+    a.has(v1=100, v2=0)
+
+
+# --- etcd fails -------------------------------------------------------------------------------
+
+
+def test_a_start_without_etcd_has_what_was_in_force_last(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    a.proxy.stop()
+    etcd.kill()
+    a.proxy.start()
+    a.proxy.says("fleet prod: its last good configuration is in force: 1 route, change 2; etcd has")
+    assert a.weights() == {"v1": 1, "v2": 3}
+    assert talk(a.port) in ("one x", "two x")
+    a.says("etcd is not followed: http://127.0.0.1:")
+    done = a.proxy.run("fleet", "status")
+    assert done.returncode == 1
+    assert "etcd does not answer; this host, a, has change 2" in done.stdout
+    done = a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=1")
+    assert (done.returncode, "etcd does not answer" in done.stderr) == (1, True)
+    etcd.start()
+    a.is_well()
+    assert a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=3", "--wait").returncode == 0
+
+
+def test_control_and_master_that_die_lose_nothing_of_the_fleet(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """Nor does a reload, with etcd or without."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    os.kill(a.proxy.control_pid(), signal.SIGKILL)
+    a.proxy.says("control is ready", times=2)
+    a.is_well()
+    etcd.kill()
+    a.says("etcd is not followed")
+    seen = len(a.proxy.log)
+    a.proxy.signal(signal.SIGHUP)
+    a.proxy.says("reloaded: nothing changed", after=seen)
+    a.proxy.process.kill()
+    a.proxy.process.wait()
+    a.proxy.start()
+    assert a.weights() == {"v1": 1, "v2": 3}
+    etcd.start()
+    a.is_well()
+    assert a.proxy.run("fleet", "weight", "shop", "v1=5", "v2=3", "--wait").returncode == 0
+
+
+def test_etcd_that_is_wiped_takes_nothing_away(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """An operator brings it back from a host."""
+    a, b = host("a"), host("b")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    etcd.kill()
+    etcd.members[0].wipe()
+    etcd.start()
+    for each in (a, b):
+        each.says("etcd has change none, which is older than change 2, in force here")
+        assert each.weights() == {"v1": 1, "v2": 3}
+    assert a.proxy.run("fleet", "restore", "--wait").returncode == 0
+    for each in (a, b):
+        each.is_well()
+        assert each.weights() == {"v1": 1, "v2": 3}
+    assert a.proxy.run("fleet", "get").stdout == document.read_text()
+
+
+def test_routes_that_vanish_from_etcd_stay_until_somebody_confirms(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    etcd.delete(f"{KEYS}routes/")
+    a.says("1 of 1 routes are gone from etcd (shop), and no change through tcpmux says so")
+    assert talk(a.port) == "one x"
+    assert a.proxy.run("fleet", "confirm", "--wait").returncode == 0
+    a.is_well()
+    assert a.weights() is None
+    done = a.proxy.run("fleet", "undo")  # tcpmux has not deleted it
+    assert "change 2 (confirm) has changed nothing" in done.stderr
+
+
+def test_a_document_that_is_deleted_by_a_command_goes_at_once(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "delete", "shop", "--wait").returncode == 0
+    assert a.weights() is None
+    assert a.proxy.run("fleet", "undo", "--wait").returncode == 0
+    a.has(v1=100, v2=0)
+    done = a.proxy.run("fleet", "delete", "nothing")
+    assert "the fleet has no document 'nothing'; there are: shop" in done.stderr
+
+
+def test_etcd_that_is_compacted_is_read_anew(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """While it was away, so that the watch can't go on where it was."""
+    with ways(etcd.members) as (way,):
+        a, b = host("a", urls=[way.url]), host("b")
+        assert b.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+        way.cut()
+        a.says("etcd is not followed")
+        for weight in range(1, 5):
+            done = b.proxy.run("fleet", "weight", "shop", f"v1={weight}", "v2=100")
+            assert done.returncode == 0, done.stderr
+        etcd.compact()
+        assert a.weights() == {"v1": 100, "v2": 0}
+        way.mend()
+        a.has(v1=4, v2=100)
+        a.is_well()
+
+
+def test_a_host_that_is_cut_off_lags_and_is_named(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    with ways(etcd.members) as (way,):
+        a, b = host("a", urls=[way.url]), host("b")
+        assert b.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+        way.cut()
+        done = b.proxy.run(
+            "fleet", "weight", "shop", "v1=0", "v2=1", "--wait", "--timeout", "500ms"
+        )
+        assert done.returncode == 1
+        assert "1 of 2 hosts, 2 of 4 workers have change 2" in done.stdout
+        assert "a lags: it has change 1" in done.stdout
+        assert talk(a.port) == "one x"
+        way.mend()
+        a.has(v1=0, v2=1)
+
+
+def test_slow_etcd_is_as_good_as_none_and_harms_nobody(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    with ways(etcd.members) as (way,):
+        a = host("a", urls=[way.url])
+        assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+        way.delay = 5.0
+        a.says("no answer within 1.5 s")
+        assert talk(a.port) == "one x"
+        way.delay = 0.0
+        a.is_well()
+
+
+def test_members_that_are_killed_one_after_the_other(
+    start_proxy: StartProxy, tmp_path: Path, document: Path
+) -> None:
+    """Three of them: one, the leader, one that stands still, and all."""
+    with cluster(tmp_path, 3) as etcd:
+        a, b = (Host(start_proxy, etcd, tmp_path, name) for name in "ab")
+        assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+        number = 0
+
+        def shift() -> None:
+            nonlocal number
+            number += 1
+            weights = (f"v1={number}", f"v2={100 - number}")
+
+            def is_done() -> bool:
+                done = a.proxy.run("fleet", "weight", "shop", *weights)
+                return done.returncode == 0
+
+            wait_for(is_done, "a change to be written")
+            for each in (a, b):
+                each.has(v1=number, v2=100 - number)
+
+        shift()
+        for victim in (etcd.members[1], etcd.leader()):
+            victim.kill()
+            shift()
+            victim.start()
+            etcd.settle()
+        still = etcd.members[0]
+        still.stop()
+        shift()
+        still.go_on()
+        shift()
+        etcd.kill()
+        for each in (a, b):
+            each.says("etcd is not followed")
+            assert each.weights() == {"v1": number, "v2": 100 - number}
+        etcd.start()
+        shift()
+        for each in (a, b):
+            each.is_well()
+
+
+# --- who is asked, and as whom ----------------------------------------------------------------
+
+
+def test_two_hosts_of_one_name_are_noticed(host: StartHost, document: Path) -> None:
+    a = host("a")
+    a.is_well()
+    other = host("a")
+    other.says("another instance says that it is host a")
+    assert not a.problem()
+
+
+def test_steps_are_from_what_the_fleet_has(host: StartHost, document: Path) -> None:
+    """And a change of one host alone lasts until the fleet's next one."""
+    a, b = host("a"), host("b")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    a.proxy.client.set_weights("shop", {"v1": 7, "v2": 7})
+    assert b.weights() == {"v1": 100, "v2": 0}
+    done = a.proxy.run("fleet", "weight", "shop", "v2=+5", "--wait")
+    assert done.returncode == 0, done.stderr
+    for each in (a, b):
+        assert each.weights() == {"v1": 100, "v2": 5}
+    done = a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=0")
+    assert (done.returncode, "all weights would be 0" in done.stderr) == (1, True)
+    done = a.proxy.run("fleet", "weight", "shop", "v3=1")
+    assert "no destination" in done.stderr
+    done = a.proxy.run("fleet", "weight", "shop", "v1=1", "--epoch", "1")
+    assert "the last change of the fleet is 2, not 1" in done.stderr
+
+
+def test_documents_keep_weights_unless_they_have_others(host: StartHost, document: Path) -> None:
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    text = document.read_text()
+    document.write_text(text.replace("weight: 100", "weight: 100\n    connect_timeout: 3s"))
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.weights() == {"v1": 1, "v2": 3}
+    document.write_text(text.replace("weight: 100", "weight: 50"))
+    assert a.proxy.run("fleet", "diff", "-c", str(document)).returncode == 3
+    done = a.proxy.run("fleet", "put", "-c", str(document), "--wait")
+    assert "shop: the document's weights replace those of the fleet" in done.stdout
+    assert a.weights() == {"v1": 50, "v2": 0}
+
+
+def test_an_instance_in_no_fleet_says_so(start_proxy: StartProxy, one: EchoServer) -> None:
+    proxy = start_proxy({"routes": [route("r", free_port(), v1=(1, one.address))]})
+    assert proxy.status()["fleet"] is None
+    for words in (("status",), ("undo",), ("weight", "r", "v1=1")):
+        done = proxy.run("fleet", *words)
+        assert (done.returncode, "this instance is in no fleet" in done.stderr) == (1, True)
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+# Each row of its table, by its first words.
+ROWS: dict[str, Callable[..., None]] = {
+    "a member of etcd dies": test_members_that_are_killed_one_after_the_other,
+    "all of etcd is gone": test_members_that_are_killed_one_after_the_other,
+    "a host starts while etcd is gone": test_a_start_without_etcd_has_what_was_in_force_last,
+    "etcd is cut off from some hosts": test_a_host_that_is_cut_off_lags_and_is_named,
+    "etcd is slow": test_slow_etcd_is_as_good_as_none_and_harms_nobody,
+    "etcd is compacted": test_etcd_that_is_compacted_is_read_anew,
+    "etcd is wiped": test_etcd_that_is_wiped_takes_nothing_away,
+    "more than half of the routes vanish": (
+        test_routes_that_vanish_from_etcd_stay_until_somebody_confirms
+    ),
+    "a document is wrong": test_a_document_that_is_wrong_is_refused_by_every_host_alike,
+    "a value that makes no sense": test_values_that_make_no_sense_change_nothing,
+    "control or the master of a host dies": (
+        test_control_and_master_that_die_lose_nothing_of_the_fleet
+    ),
+    "two hosts have the same name": test_two_hosts_of_one_name_are_noticed,
+}
+
+
+def test_how_it_fails_is_on_the_page() -> None:
+    """And nothing that no test shows."""
+    text = (Path(__file__).parents[2] / "docs/how-to/fleet.md").read_text()
+    table = text.partition("## How it fails")[2].partition("\n\n")[2].partition("\n\n")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+    assert len(rows) == len(ROWS)
+    for row, known in zip(rows, ROWS, strict=True):
+        assert row.startswith(known)
