@@ -39,6 +39,7 @@ Verb = Literal[
     "fleet_check",
     "fleet",
     "fleet_weights",
+    "fleet_place",
     "fleet_says",
     "rollout_plan",
     "rollout_says",

@@ -26,6 +26,7 @@ from tcpmux.master.buffer_sizes import buffer_sizes
 from tcpmux.master.change import Change, Done, InForce, Places
 from tcpmux.master.consequences import without_addresses
 from tcpmux.master.convergence import now_ms
+from tcpmux.master.fleet_place import FleetPlace
 from tcpmux.master.listeners import Listener, Listeners
 from tcpmux.master.reload import Resume, Start, busy_poll
 from tcpmux.master.supervisor import Supervisor, stored_name
@@ -105,6 +106,7 @@ class Changes:
         self._supervisor = supervisor
         self._part = part
         self._on_applied = on_applied
+        self.place = FleetPlace(self._commons)
         self._names = Names.new(workers.slot_is_idle)
         self._loops: LeftOut = {}  # what names stand for, and is not used
 
@@ -276,6 +278,7 @@ class Changes:
             for slot in slots_given(image, plan.generation):
                 self._commons.forget(slot)
             publish_image(table, image)
+            self.place.follow(before.image, image, plan.after.config.fleet_routes)
         self._listeners.add(plan.opened)
         self._workers.add_listeners(plan.opened)
         self._store(plan.opened)

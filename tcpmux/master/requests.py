@@ -35,6 +35,7 @@
     fleet_weights route, weights, base, force
                                     all weights of a route as set_weights would have them, where
                                     the fleet has those of base; none is set
+    fleet_place  place              of this host among those of the fleet
     fleet_says   text, level        a line for the log and the events
     rollout_says route, text, level, running
                                     a line for the log and the events; running: the routes whose
@@ -145,6 +146,7 @@ class Requests:
             "fleet_check": self._fleet_check,
             "fleet": self._fleet,
             "fleet_weights": self._fleet_weights,
+            "fleet_place": self._fleet_place,
             "fleet_says": self._fleet_says,
             "rollout_plan": self._rollout_plan,
             "rollout_says": self._rollout_says,
@@ -422,6 +424,12 @@ class Requests:
         after = change.plan(now)
         of_fleet = route.partition("/")[0] in now.config.fleet_routes
         return {"weights": Split.of(after.image, route).weights, "of_fleet": of_fleet}
+
+    def _fleet_place(self, request: Request) -> dict[str, Any]:
+        changes = self._master.changes
+        now = changes.in_force
+        changes.place.take(int(request["place"]), now.image, now.config.fleet_routes)
+        return {}
 
     def _fleet_says(self, request: Request) -> dict[str, Any]:
         text = printable(str(request["text"]))[:MAX_TEXT]

@@ -12,9 +12,9 @@ from tcpmux.shm.arrays cimport long_words, words
 from tcpmux.shm.c_commons cimport (
     tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_at,
     tm_failed_with, tm_failing_since, tm_failures, tm_failures_all, TM_MAX_SOURCES,
-    tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_note_unanswered,
+    TM_MAX_TICKETS, tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_note_unanswered,
     tm_pinned_epoch, tm_pinned_sum, tm_suspecting, tm_suspicions, tm_suspicions_all, tm_unanswered,
-    tm_unanswered_clients, tm_unanswered_resets,
+    tm_ticket_advance, tm_ticket_next, tm_unanswered_clients, tm_unanswered_resets,
 )
 from tcpmux.shm.c_table cimport TM_MAX_LISTENERS, TM_MAX_SLOTS
 from tcpmux.shm._region cimport Region
@@ -186,3 +186,15 @@ cdef class Commons(Region):
     def forget(self, uint32_t slot):
         """Before another name gets the slot, which nothing counts in."""
         tm_common_forget(self.of(slot))
+
+    def next_ticket(self, uint32_t number):
+        """The one that a worker takes next."""
+        if number >= TM_MAX_TICKETS:
+            raise IndexError(number)
+        return tm_ticket_next(&self.commons().tickets[number])
+
+    def advance_ticket(self, uint32_t number, uint64_t count):
+        """Leaves out so many, of a split that begins anew."""
+        if number >= TM_MAX_TICKETS:
+            raise IndexError(number)
+        tm_ticket_advance(&self.commons().tickets[number], count)

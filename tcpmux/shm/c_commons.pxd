@@ -6,6 +6,7 @@ from libc.stdint cimport uint32_t, uint64_t
 cdef extern from "commons.h" nogil:
     enum:
         TM_MAX_SOURCES
+        TM_MAX_TICKETS
 
     cdef struct tm_counted:
         pass
@@ -24,7 +25,14 @@ cdef extern from "commons.h" nogil:
     # Accounts, which are atomics.
     uint64_t tm_pinned_sum(const void *account, uint64_t epoch)
 
+    cdef struct tm_ticket:
+        pass
+
+    uint64_t tm_ticket_next(const tm_ticket *ticket)
+    void tm_ticket_advance(tm_ticket *ticket, uint64_t count)
+
     cdef struct tm_commons:
+        tm_ticket tickets[1]  # TM_MAX_TICKETS
         uint64_t secret[2]
         tm_common slots[135168]
         tm_counted listeners[4096]

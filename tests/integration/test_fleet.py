@@ -116,6 +116,23 @@ def test_hosts_take_routes_and_weights_from_etcd(
     assert [talk(each.port) for each in (a, b)] == ["one x", "one x"]
 
 
+def test_hosts_divide_the_split_among_them(host: StartHost, document: Path) -> None:
+    """Of two hosts with a connection each, one goes to v1 and one to v2, whatever was before."""
+    a, b = host("a"), host("b")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    for number in range(1, 4):
+        talk(a.port)
+        done = a.proxy.run("fleet", "weight", "shop", f"v1={number}", f"v2={number}", "--wait")
+        assert done.returncode == 0, done.stdout
+        assert {talk(a.port), talk(b.port)} == {"one x", "two x"}
+        os.kill(b.proxy.control_pid(), signal.SIGKILL)  # which keeps its place
+        b.proxy.says("control is ready", times=number + 1)
+        b.is_well()
+        talk(b.port)
+        done = a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=0", "--wait")
+        assert done.returncode == 0, done.stdout
+
+
 # --- what is refused --------------------------------------------------------------------------
 
 

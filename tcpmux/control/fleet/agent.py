@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tcpmux.config.fleet import NO_FLEET, Fleet, FleetState
 from tcpmux.control.fleet.contents import Contents, Keys
 from tcpmux.control.fleet.etcd import Access, Away, Change, Etcd, EtcdError
-from tcpmux.control.fleet.hosts import HostKeys, retry_delay
+from tcpmux.control.fleet.hosts import NO_PLACE, HostKeys, retry_delay
 from tcpmux.control.fleet.saved import SavedFleet
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused
 from tcpmux.control.tasks import Tasks, end_all
@@ -77,6 +77,7 @@ class Agent:
         self._said_at = 0.0
         self._problem = ""  # as the log has it
         self._moved = asyncio.Event()
+        self._place = NO_PLACE  # that the master knows
 
     def start(self, master: MasterLink, names: HostNames, tell: Callable[[str], object]) -> None:
         self._master, self._names = master, names
@@ -238,6 +239,9 @@ class Agent:
             await self._moved.wait()
             self._moved.clear()
             await self.own.write(self.etcd, self.about())
+            if self.own.place != self._place:
+                await self.master.request("fleet_place", place=self.own.place)
+                self._place = self.own.place
 
     def about(self) -> dict[str, Any]:
         """What hosts/HOST says."""
