@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -24,13 +26,28 @@ PROGRAM = shutil.which("etcd")
 
 
 class Member:
-    """One process. options: more of its command line."""
+    """One process. options: more of its command line. pem: its certificate and key, by which it
+    also knows clients; None = it is plain HTTP."""
 
-    def __init__(self, name: str, directory: Path, options: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, directory: Path, options: Sequence[str], pem: Path | None = None
+    ) -> None:
         self.name = name
+        self._tls = None
+        if pem is not None:
+            self._tls = ssl.create_default_context(cafile=pem)
+            self._tls.load_cert_chain(pem)
+            ca = directory / f"{name}-ca.pem"  # without the key, which etcd takes for another one
+            begin = "-----BEGIN CERTIFICATE-----"
+            ca.write_text(begin + pem.read_text().partition(begin)[2])
+            options = [
+                *options,
+                *("--cert-file", str(pem), "--key-file", str(pem)),
+                *("--trusted-ca-file", str(ca), "--client-cert-auth"),
+            ]
         self.directory = directory / name
         self.port, self._peer_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'http' if pem is None else 'https'}://127.0.0.1:{self.port}"
         self.peer = f"http://127.0.0.1:{self._peer_port}"
         self.cluster = ""
         self._options = options
@@ -84,7 +101,9 @@ class Member:
         request = Request(  # noqa: S310
             f"{self.url}/v3/{path}", json.dumps(asked).encode(), {"Content-Type": "text/plain"}
         )
-        with urlopen(request, timeout=patient(5)) as answer:  # noqa: S310
+        with urlopen(  # noqa: S310
+            request, timeout=patient(5), context=self._tls
+        ) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -92,8 +111,10 @@ class Member:
 class Cluster:
     """Some members."""
 
-    def __init__(self, directory: Path, count: int, options: Sequence[str] = ()) -> None:
-        self.members = [Member(f"m{number}", directory, options) for number in range(count)]
+    def __init__(
+        self, directory: Path, count: int, options: Sequence[str] = (), pem: Path | None = None
+    ) -> None:
+        self.members = [Member(f"m{number}", directory, options, pem) for number in range(count)]
         for member in self.members:
             member.cluster = ",".join(f"{each.name}={each.peer}" for each in self.members)
         self.start()
@@ -108,9 +129,12 @@ class Cluster:
         wait_for(self._answers, "etcd to answer", patient(30))
 
     def _answers(self) -> bool:
-        with suppress(OSError):
+        try:
             return bool(self.members[0].ask("kv/range", key=packed("x")))
-        return False
+        except HTTPError as error:
+            return error.code == 400  # it wants to know who asks
+        except OSError:
+            return False
 
     def kill(self) -> None:
         for member in self.members:
@@ -141,6 +165,20 @@ class Cluster:
                 return member.ask(path, **asked)
         raise AssertionError("no member answers")
 
+    def add_user(self, name: str, password: str, prefix: str) -> None:
+        """Who may read and write what begins with that; from then on everybody has to be one."""
+        for each in ("root", name):
+            self._any("auth/user/add", name=each, password=password)
+            self._any("auth/role/add", name=each)
+            self._any("auth/user/grant", user=each, role=each)
+        allowed = {
+            "permType": "READWRITE",
+            "key": packed(prefix),
+            "range_end": packed(behind(prefix)),
+        }
+        self._any("auth/role/grant", name=name, perm=allowed)
+        self._any("auth/enable")
+
     def put(self, key: str, value: str | bytes) -> None:
         self._any("kv/put", key=packed(key), value=packed(value))
 
@@ -159,11 +197,13 @@ class Cluster:
 
 
 @contextmanager
-def cluster(directory: Path, count: int = 1, options: Sequence[str] = ()) -> Iterator[Cluster]:
+def cluster(
+    directory: Path, count: int = 1, options: Sequence[str] = (), pem: Path | None = None
+) -> Iterator[Cluster]:
     """Skips the test where there is no etcd."""
     if PROGRAM is None:
         pytest.skip("etcd is not installed (Debian: etcd-server)")
-    made = Cluster(directory, count, options)
+    made = Cluster(directory, count, options, pem)
     try:
         yield made
     finally:

@@ -55,9 +55,10 @@ def certificate(directory: Path, name: str = "shop.example") -> Path:
     if not shutil.which("openssl"):
         pytest.skip("no openssl to make a certificate with")
     path = directory / f"{name}.pem"
+    kind = "IP" if name.replace(".", "").isdecimal() else "DNS"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}",
+         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName={kind}:{name}",
          "-keyout", path, "-out", path],
         check=True, capture_output=True, timeout=patient(60),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from tests.etcd_cluster import Cluster, cluster, settings, ways
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route
+from tests.others import certificate
 from tests.support import EchoServer, free_port, patient, wait_for
 
 KEYS = "/tcpmux/prod/"
@@ -38,7 +39,7 @@ class Host:
         self.name, self.port = name, free_port()
         state = directory / f"state-{name}"
         state.mkdir(exist_ok=True)
-        urls = more.pop("urls", etcd.urls)
+        urls = more.pop("urls", etcd.urls)  # etcd is asked there
         config = {"state_dir": str(state), "fleet": settings(urls, name), **more}
         self.proxy: Proxy = start(config, prefix=["env", f"PORT={self.port}"])
 
@@ -421,6 +422,60 @@ def test_members_that_are_killed_one_after_the_other(
 
 
 # --- who is asked, and as whom ----------------------------------------------------------------
+
+
+def test_etcd_with_tls_that_knows_hosts_by_their_certificates(
+    start_proxy: StartProxy, tmp_path: Path, document: Path
+) -> None:
+    """Whose files only root can read; without one a host is told so, and has it after a reload."""
+    pem = certificate(tmp_path, "127.0.0.1")
+    pem.chmod(0o600)
+    with cluster(tmp_path, pem=pem) as etcd:
+        files = dict.fromkeys(("ca", "certificate", "key"), str(pem))
+        a = Host(start_proxy, etcd, tmp_path, "a", fleet=settings(etcd.urls, "a", **files))
+        a.is_well()
+        assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+        assert talk(a.port) == "one x"
+        stranger = settings(etcd.urls, "b", ca=str(pem))
+        b = Host(start_proxy, etcd, tmp_path, "b", fleet=stranger)
+        b.says("etcd is not followed: https://127.0.0.1:")
+        nobody = settings(etcd.urls, "c")
+        c = Host(start_proxy, etcd, tmp_path, "c", fleet=nobody)
+        c.says("its certificate is not trusted")
+        missing = settings(etcd.urls, "d", ca=str(tmp_path / "no.pem"))
+        d = Host(start_proxy, etcd, tmp_path, "d", fleet=missing)
+        d.says("no.pem: No such file or directory")
+        state = str(tmp_path / "state-d")
+        d.proxy.write({"state_dir": state, "fleet": settings(etcd.urls, "d", **files)})
+        d.proxy.signal(signal.SIGHUP)
+        d.has(v1=100, v2=0)
+
+
+def test_etcd_with_users(
+    start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, document: Path
+) -> None:
+    """A host becomes one, and again when its token is over, as after a restart of etcd."""
+    etcd.add_user("tcpmux", "s3cret", KEYS)
+    password = tmp_path / "password"
+    password.write_text("s3cret\n")
+    password.chmod(0o600)
+    whom = {"user": "tcpmux", "password_file": str(password)}
+    a = Host(start_proxy, etcd, tmp_path, "a", fleet=settings(etcd.urls, "a", **whom))
+    a.is_well()
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    etcd.kill()
+    a.says("etcd is not followed")
+    etcd.start()
+    a.is_well()
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    b = Host(start_proxy, etcd, tmp_path, "b")
+    b.says("user name is empty")
+    other = {**settings(etcd.urls, "c", **whom), "name": "other"}
+    c = Host(start_proxy, etcd, tmp_path, "c", fleet=other)
+    c.says("permission denied")
+    password.chmod(0o644)
+    d = Host(start_proxy, etcd, tmp_path, "d", fleet=settings(etcd.urls, "d", **whom))
+    d.says("others may read it (mode 0644)")
 
 
 def test_two_hosts_of_one_name_are_noticed(host: StartHost, document: Path) -> None:

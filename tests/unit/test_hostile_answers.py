@@ -32,6 +32,9 @@ ANSWERS: dict[str, Any] = {
     "/v1/events": schema.EventList,
     "/v1/history": schema.History,
     "/v1/access": schema.Access,
+    "/v1/fleet": schema.FleetStatus,
+    "/v1/fleet/documents": schema.FleetDocuments,
+    "/v1/fleet/history": schema.FleetHistory,
     "/v1/routes/text/explanation": schema.Explanation,
 }
 COMMANDS = [
@@ -39,6 +42,8 @@ COMMANDS = [
     ["stats"], ["stats", "text"], ["stats", "--json"], ["endpoint", "text"], ["conns"],
     ["conns", "--by", "client"], ["conns", "--json"], ["events"], ["workers"],
     ["explain", "text"], ["explain", "text", "--json"],
+    ["fleet", "status"], ["fleet", "hosts"], ["fleet", "history"], ["fleet", "get"],
+    ["fleet", "status", "--json"],
 ]  # fmt: skip
 RUBBISH: tuple[Any, ...] = (
     None, True, 1, -1, 0.5, 1e300, 1 << 70, "", "x", "\x1b[2J\n", [], [1], [None], [[]], {},

@@ -26,7 +26,7 @@ from tcpmux.config.fleet import (
     weights_from,
     whole,
 )
-from tcpmux.control.fleet.values import KeyValue, Malformed, behind, decoded
+from tcpmux.control.fleet.values import KeyValue, Malformed, behind, decoded, mapping
 from tcpmux.errors import printable
 
 MAX_TEXT = 500  # characters of who and why
@@ -121,7 +121,7 @@ class Contents:
                 self.id = shown(found.get("id"))
                 self.digests = {
                     document_name(each): shown(hash_)
-                    for each, hash_ in found.get("documents", {}).items()
+                    for each, hash_ in mapping(found.get("documents")).items()
                 }
 
     def _weights(self, path: str, found: Mapping[str, Any]) -> None:
