@@ -83,7 +83,7 @@ def _fleet(view: View, options: argparse.Namespace) -> FleetChanges | None:
         return None
     from tcpmux.control.fleet.begin import changes_of
 
-    return changes_of(options.fleet, options.fleet_fd, view)
+    return changes_of(options.fleet, options.fleet_fd, view, options.admin_path)
 
 
 def _hash(descriptor: int | None) -> bytes:

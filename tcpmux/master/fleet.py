@@ -29,12 +29,14 @@ log = logging.getLogger("tcpmux.master")
 
 class HostFleet:
     """state: what is in force of it. file: None = the configuration names no fleet. problem: why
-    what is in the file is not in force; "" = it is, or there is none."""
+    what is in the file is not in force; "" = it is, or there is none. waits: routes of it are in
+    force that were another master's, and nobody knows what they were made of: they must stay."""
 
     def __init__(self) -> None:
         self.state = NO_FLEET
         self.file: StateFile | None = None
         self.problem = ""
+        self.waits = False
         self._saved = False
 
     def begin(self, config: Config, sources: Sources) -> Config:

@@ -223,7 +223,8 @@ class Master:
             log.error("%s", error)  # noqa: TRY400
         most = None if self._upgraded else instance.table.shard_count
         config = self.changes.in_force.config
-        self.changes.resume(to_refuse, most, stays=self.fleet.is_unknown(config))
+        self.fleet.waits = self.fleet.is_unknown(config)
+        self.changes.resume(to_refuse, most, stays=self.fleet.waits)
         if not self._upgraded:
             self.upgrade.note_interruption()
         self.helpers.give_stderr()

@@ -51,11 +51,21 @@ class Reloads(Duty):
         self._notify_ready = notify_ready
         self._at_the_latest: float | None = None  # monotonic; control is looking new names up
 
+    def _read(self) -> Config:
+        """Raises TcpmuxError."""
+        config = self._sources.read(self._fleet.state)
+        if self._fleet.waits and config.fleet is not None:
+            raise TcpmuxError(
+                "routes of the fleet are in force that only etcd knows: they would be dropped; "
+                "reload when etcd answers, or without `fleet` in the file"
+            )
+        return config
+
     def by_signal(self) -> None:
         """If there are names that nobody has looked up, control does that first, and then asks
         for the reload; without control it is done as it is."""
         with suppress(TcpmuxError), refusals_in_log(Reload.kind, SIGNAL), self._attempt():
-            config = self._sources.read(self._fleet.state)
+            config = self._read()
             if unknown_names(config, self._changes.in_force) and self._push({"push": "reload"}):
                 self._at_the_latest = time.monotonic() + LOOKUP_TIME + PROGRAM_TIME
                 return
@@ -65,7 +75,7 @@ class Reloads(Duty):
         """look_up: names that nobody has looked up come back instead, and nothing is done. Raises
         TcpmuxError."""
         with refusals_in_log(Reload.kind, by), self._attempt():
-            config = self._sources.read(self._fleet.state)
+            config = self._read()
             unknown = unknown_names(config, self._changes.in_force) if look_up else []
             if unknown:
                 return config, unknown
@@ -95,7 +105,7 @@ class Reloads(Duty):
                     return config, unknown
                 done = self._changes.apply(self._reload(config, by, wanted))
             self._changes.log_late_workers()
-        self._fleet.state = wanted
+        self._fleet.state, self._fleet.waits = wanted, False
         return done
 
     def preview_of_fleet(self, wanted: FleetState) -> Callable[[], dict[str, Any]]:

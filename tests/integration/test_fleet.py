@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tcpmux.control.client import Client
 from tests.etcd_cluster import Cluster, cluster, settings, ways
 from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy
@@ -421,6 +423,30 @@ def test_members_that_are_killed_one_after_the_other(
             each.is_well()
 
 
+def test_routes_that_only_etcd_knows_outlive_a_master(
+    host: StartHost, etcd: Cluster, document: Path, tmp_path: Path
+) -> None:
+    """Where nothing can be kept on the disk; nor does a reload drop them."""
+    a = host("a", state_dir=str(tmp_path / "nowhere"))
+    a.proxy.says("WARNING what the fleet says can't be kept: a start without etcd would have no")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+    etcd.kill()
+    a.says("etcd is not followed")
+    a.proxy.process.kill()
+    a.proxy.process.wait()
+    a.proxy.start()
+    a.proxy.says("routes stay as they are until etcd says which there are")
+    a.proxy.signal(signal.SIGHUP)
+    a.proxy.says("reload refused, nothing changed: routes of the fleet are in force that only etcd")
+    assert a.weights() == {"v1": 1, "v2": 3}
+    assert talk(a.port)
+    etcd.start()
+    a.is_well()
+    assert a.weights() == {"v1": 1, "v2": 3}
+    assert a.proxy.run("fleet", "weight", "shop", "v1=5", "v2=3", "--wait").returncode == 0
+
+
 # --- who is asked, and as whom ----------------------------------------------------------------
 
 
@@ -525,6 +551,57 @@ def test_an_instance_in_no_fleet_says_so(start_proxy: StartProxy, one: EchoServe
     for words in (("status",), ("undo",), ("weight", "r", "v1=1")):
         done = proxy.run("fleet", *words)
         assert (done.returncode, "this instance is in no fleet" in done.stderr) == (1, True)
+
+
+def test_changes_at_the_same_time_are_one_after_the_other(host: StartHost, document: Path) -> None:
+    """None is lost, and each has a number of its own."""
+    hosts = [host("a"), host("b")]
+    assert hosts[0].proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    epochs: list[int] = []
+
+    def shift(each: Host, first: int) -> None:
+        client = Client(each.proxy.admin)
+        for number in range(first, first + 8):
+            epochs.append(client.set_fleet_weights("shop", {"v1": number})["epoch"])
+
+    threads = [
+        threading.Thread(target=shift, args=(each, 10 * at + 1)) for at, each in enumerate(hosts)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(patient(60))
+    assert sorted(epochs) == list(range(2, 18))
+    entries = hosts[0].proxy.client.fleet_history()
+    assert [entry["epoch"] for entry in entries] == list(range(1, 18))
+    last = int(entries[-1]["text"].partition("v1=")[2].partition(",")[0])
+    for each in hosts:
+        each.has(v1=last, v2=0)
+
+
+def test_what_only_one_host_can_not_do_is_tried_again(host: StartHost, document: Path) -> None:
+    a, b = host("a"), host("b")
+    b.is_well()
+    with socket.create_server(("127.0.0.1", b.port)) as other:
+        done = a.proxy.run("fleet", "put", "-c", str(document), "--wait", "--timeout", "20s")
+        assert done.returncode == 1, done.stdout
+        assert f"b: can't listen on 127.0.0.1:{b.port}" in done.stdout, done.stdout
+        assert talk(a.port) == "one x"
+        other.close()
+        wait_for(b.weights, "b to have it", patient(30))
+    b.is_well()
+
+
+def test_documents_of_any_size_are_bounded(host: StartHost, etcd: Cluster, document: Path) -> None:
+    a = host("a", urls=[etcd.urls[0].replace("127.0.0.1", "localhost")])
+    a.is_well()
+    text = document.read_text()
+    document.write_text(text + f"# {'x' * 1_400_000}\n")
+    done = a.proxy.run("fleet", "put", "-c", str(document))
+    assert (done.returncode, "are more than etcd takes at once" in done.stderr) == (1, True)
+    document.write_text(text + f"# {'x' * 600_000}\n")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.weights() == {"v1": 100, "v2": 0}
 
 
 # --- the page ---------------------------------------------------------------------------------

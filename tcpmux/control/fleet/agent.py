@@ -271,32 +271,39 @@ class Agent:
                 "writes what is in force here into etcd, `tcpmux fleet confirm` takes what is there"
             )
             return
-        if wanted.documents != before.documents:
-            why = self.contents.wrong_document()
-            if wanted.documents == self._refused_documents:
-                wanted = replace(wanted, documents=before.documents)
-            elif why or not await self._look(wanted):
-                if why:
-                    await self._refuse(wanted, why)
-                if self.held:
-                    return
-                wanted = replace(wanted, documents=before.documents)
-        else:
+        if wanted.documents == before.documents:
             self._accept()
+        elif await self._take(wanted) or self.held:
+            return
+        else:  # weights are followed even so
+            wanted = replace(wanted, documents=before.documents)
         await self._hand_over(wanted)
 
+    async def _take(self, wanted: FleetState) -> bool:
+        """Whether its documents are in force now; if not, why is said, or has been."""
+        if wanted.documents == self._refused_documents:
+            return False
+        why = self.contents.wrong_document()
+        if why:
+            await self._refuse(wanted, why)
+            return False
+        if not await self._look(wanted):
+            return False
+        try:
+            await self._hand_over(wanted)
+        except MasterRefused as error:  # a port that somebody else has, for example
+            await self._refuse(wanted, str(error))
+            self._again_at = time.monotonic() + AGAIN
+            return False
+        self._accept()
+        return True
+
     async def _hand_over(self, wanted: FleetState) -> None:
+        """Raises TcpmuxError."""
         assert self._names is not None
         told = self.contents.told.get(next(iter(self._changed(wanted)), ""))
         by = BY if told is None or not told.who else f"{BY}: {told.who}"
-        try:
-            await self._names.reload(by, "fleet", state=wanted.as_json())
-        except MasterRefused as error:
-            await self._refuse(wanted, str(error))
-            self._again_at = time.monotonic() + AGAIN
-            return
-        if wanted.documents != self._state.documents:
-            self._accept()
+        await self._names.reload(by, "fleet", state=wanted.as_json())
         if wanted != self._state:
             self.state = wanted
             self._saved.save(wanted)

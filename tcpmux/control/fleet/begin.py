@@ -8,6 +8,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from tcpmux import __version__
@@ -17,6 +18,7 @@ from tcpmux.control.fleet.agent import Agent
 from tcpmux.control.fleet.changes import FleetChanges
 from tcpmux.control.fleet.etcd import Access
 from tcpmux.control.fleet.saved import SavedFleet
+from tcpmux.control.rollouts import boot_id
 from tcpmux.errors import TcpmuxError
 from tcpmux.shm._declared import ORDER_RETIRE
 from tcpmux.shm.stats import is_running
@@ -36,11 +38,13 @@ def fleet_from(text: str) -> Fleet:
     return Fleet(value["name"], EtcdSettings(**etcd), value["host"])
 
 
-def changes_of(text: str, fd: int | None, view: View) -> FleetChanges:
-    """text: the settings. fd: of the state file."""
+def changes_of(text: str, fd: int | None, view: View, admin: str) -> FleetChanges:
+    """text: the settings. fd: of the state file. admin: path of the admin socket."""
     fleet = fleet_from(text)
     access, problem = _access(fleet.etcd)
-    agent = Agent(fleet, access, SavedFleet(fd), Facts(view).now, f"tcpmux/{__version__}")
+    instance = f"{boot_id()} {admin} {view.table.started_at}"
+    saved = SavedFleet(fd, sha256(instance.encode()).hexdigest()[:16])
+    agent = Agent(fleet, access, saved, Facts(view).now, f"tcpmux/{__version__}")
     agent.unusable = problem
     return FleetChanges(agent)
 

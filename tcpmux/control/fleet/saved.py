@@ -17,15 +17,16 @@ log = logging.getLogger("tcpmux.control")
 
 class SavedFleet:
     """fd: of the state file; None = there is none. failed: why it could not be written the last
-    time. id: of this instance among the hosts, the same for as long as the file is there."""
+    time. id: of this instance among the hosts, the same for as long as the file is there; without
+    one it is `otherwise`."""
 
-    def __init__(self, fd: int | None) -> None:
+    def __init__(self, fd: int | None, otherwise: str) -> None:
         self._fd = fd
         self.failed = "" if fd is not None else "there is no state file"
         self._disk = ThreadPoolExecutor(1, "fleet")
         self._wanted: FleetState | None = None
         self._writing: asyncio.Task[None] | None = None
-        self.id = self._read_id() or secrets.token_hex(8)
+        self.id = self._read_id() or (otherwise if fd is None else secrets.token_hex(8))
 
     def _read_id(self) -> str:
         try:
