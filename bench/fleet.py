@@ -1,5 +1,6 @@
 """`python -m bench.fleet`: how long a change of weights takes until the last worker of the last
-host of a fleet uses it, and what a host costs that only follows.
+host of a fleet uses it, and to follow etcd again, or to start without it; and what a host costs
+that only follows.
 
 Members of etcd and hosts run on this machine, all of them on its CPUs. A change is asked for at the
 first host, over its admin socket; it is everywhere when the shared memory of every worker says so.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import statistics
 import sys
 import tempfile
@@ -21,13 +23,15 @@ from pathlib import Path
 import psutil
 import yaml
 
-from bench.instance import Instance, free_ports, route, running
-from bench.processes import wait_for
+from bench.instance import REPOSITORY, Instance, free_ports, route, running
+from bench.processes import Program, wait_for
 from tcpmux.control.client import Client
 from tcpmux.shm._live import Live
-from tests.etcd_cluster import cluster, settings
+from tests.etcd_cluster import Cluster, cluster, settings
 
 ARRIVAL_SECONDS = 10.0
+REPEATS = 10
+PAUSE = 0.1  # s between two changes: hosts say that they have it
 PORT = "BENCH_FLEET_PORT"  # what the document listens on
 
 
@@ -82,11 +86,15 @@ def main() -> int:
         if not wait_for(lambda: _are_there(hosts), ARRIVAL_SECONDS):
             raise RuntimeError("the document did not arrive")
         lives = [host.lives() for host in hosts]
-        times = [_change(client, number, lives) for number in range(options.changes)]
+        times = []
+        for number in range(options.changes):
+            time.sleep(PAUSE)
+            times.append(_change(client, number, lives))
         print(
             f"{options.hosts} hosts, {sum(map(len, lives))} workers, {options.members} members of "
             f"etcd, {options.changes} changes: {_told(times)}"
         )
+        print(f"etcd back, until all hosts follow it: {_told(_returns(etcd, hosts))}")
         (own,) = free_ports(1)
         alone = stack.enter_context(
             running({"workers": 2, "routes": [route("own", own, [1], [1])]})
@@ -97,7 +105,53 @@ def main() -> int:
             f"{statistics.median(shares) * 100:.2f} % of a CPU, at most {max(shares) * 100:.2f} %; "
             f"of one in no fleet {without * 100:.2f} %"
         )
+        etcd.kill()
+        port = int(os.environ[PORT])
+        pairs = [(_start(hosts[-1], port), _start(alone, own)) for _ in range(REPEATS)]
+        with_fleet, others = zip(*pairs, strict=True)
+        print(f"start without etcd, until clients are served: {_told(with_fleet)}")
+        print(f"start of one in no fleet: {_told(others)}")
     return 0
+
+
+def _returns(etcd: Cluster, hosts: Sequence[Instance]) -> list[float]:
+    """s, of some times that all of etcd is killed, from its first answer on."""
+    clients = [Client(str(host.admin)) for host in hosts]
+
+    def follow() -> list[bool]:
+        found = [client.status()["fleet"] for client in clients]
+        return [fleet is not None and not fleet["problem"] for fleet in found]
+
+    times = []
+    for _ in range(REPEATS):
+        etcd.kill()
+        if not wait_for(lambda: not any(follow()), ARRIVAL_SECONDS):
+            raise RuntimeError("a host does not notice that etcd is gone")
+        etcd.start()
+        began = time.monotonic()
+        if not wait_for(lambda: all(follow()), ARRIVAL_SECONDS):
+            raise RuntimeError("a host does not follow etcd again")
+        times.append(time.monotonic() - began)
+    return times
+
+
+def _start(host: Instance, port: int) -> float:
+    """s from its start to the first connection that is accepted there."""
+    host.program.stop()
+    command = [sys.executable, "-m", "tcpmux", "-c", str(host.directory / "routes.yaml")]
+    began = time.monotonic()
+    again = Program(command, cpu=None, log=host.directory / "again.log", directory=REPOSITORY)
+    try:
+        if not wait_for(lambda: _accepts(port), ARRIVAL_SECONDS, every=0.001):
+            raise RuntimeError("the route of the fleet is not served")
+        return time.monotonic() - began
+    finally:
+        again.stop()
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _are_there(hosts: Sequence[Instance]) -> bool:

@@ -122,6 +122,7 @@ def test_a_member_that_sends_nonsense_is_as_good_as_none(raw: bytes, ask: Ask) -
         (ranged, {"header": HEADER, "kvs": [{"key": packed(b"\xff")}]}),
         (ranged, {"header": HEADER, "kvs": [{"key": "", "mod_revision": 1.5}]}),
         (ranged, {"header": HEADER, "more": True}),
+        (changed, {"succeeded": True}),
         (granted, {}),
         (granted, {"ID": [], "TTL": "5"}),
         (kept, {"result": 5}),
@@ -143,8 +144,8 @@ def test_answers_that_make_sense() -> None:
     kvs = [{"key": packed("/a"), "value": packed("v"), "mod_revision": "5", "lease": "-3"}]
     found = made_of(http({"header": HEADER, "kvs": kvs}), ranged)
     assert found == ([KeyValue("/a", b"v", 5, -3)], 7, HEADER["cluster_id"])
-    assert made_of(http({"succeeded": True}), changed) is True
-    assert made_of(http({}), changed) is False
+    assert made_of(http({"succeeded": True, "header": HEADER}), changed) == 7
+    assert made_of(http({}), changed) == 0
     assert made_of(http({"result": {"TTL": "5"}}), kept) is True
     assert made_of(http({"result": {}}), kept) is False
 

@@ -134,9 +134,9 @@ class Etcd:
         put: Mapping[str, bytes],
         delete: Sequence[str] = (),
         lease: int = 0,
-    ) -> bool:
+    ) -> int:
         """All of it, if none of `unchanged` has another revision than that (0 = it is not there);
-        else nothing, and False. lease: the keys go with it."""
+        then the revision that it has now; else nothing, and 0. lease: the keys go with it."""
         compare = [
             {
                 "key": packed(key),
@@ -152,7 +152,13 @@ class Etcd:
         ]
         acts += [{"request_delete_range": {"key": packed(key)}} for key in delete]
         answer = await self._ask("kv/txn", {"compare": compare, "success": acts})
-        return answer.get("succeeded") is True
+        if answer.get("succeeded") is not True:
+            return 0
+        with self._sense():
+            revision = number(mapping(answer.get("header")).get("revision"))
+            if not revision:
+                raise Malformed("a change without a revision")
+        return revision
 
     # --- leases -----------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ class HostKeys:
         self._id = id_
         self._lease = 0
         self._written: Mapping[str, Any] | None = None
+        self._revision = 0  # of what is written
         self.place = NO_PLACE
         self.taken_by = ""
 
@@ -50,15 +51,26 @@ class HostKeys:
         whole = {**value, "id": self._id, "place": self.place}
         if whole == self._written:
             return
+        if self._written is not None and self._revision:
+            self._revision = await self._put(etcd, self._revision, whole)
+            if self._revision:
+                return
         found = (await etcd.range(self._key)).found
         there = found[0] if found else None
         if there is not None and there.lease != self._lease and not self._is_ours(there):
             self.taken_by = shown(_json(there).get("id")) or "somebody"
             return
         self.taken_by = ""
-        revision = 0 if there is None else there.revision
-        if await etcd.change({self._key: revision}, {self._key: as_value(whole)}, (), self._lease):
+        self._revision = await self._put(etcd, 0 if there is None else there.revision, whole)
+
+    async def _put(self, etcd: Etcd, revision: int, whole: Mapping[str, Any]) -> int:
+        """If the key still has that revision. Returns the one that it has then, or 0."""
+        made = await etcd.change(
+            {self._key: revision}, {self._key: as_value(whole)}, (), self._lease
+        )
+        if made:
             self._written = whole
+        return made
 
     async def _take_place(self, etcd: Etcd) -> None:
         """The first that is free, unless the one that we have had is still ours."""
