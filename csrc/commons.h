@@ -95,6 +95,18 @@ struct tm_commons {
     struct tm_pinned pinned;
 };
 
+/* Which is taken next. */
+static inline uint64_t tm_ticket_next(const struct tm_ticket *ticket)
+{
+    return tm_rota_next(&ticket->rota);
+}
+
+/* Leaves out so many: where a split begins anew. The master's. */
+static inline void tm_ticket_advance(struct tm_ticket *ticket, uint64_t count)
+{
+    atomic_fetch_add_explicit(&ticket->rota.next, count, memory_order_relaxed);
+}
+
 static inline void tm_acknowledge(struct tm_commons *commons, struct tm_counted was)
 {
     uint32_t by = tm_counted_by(was);

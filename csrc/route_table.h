@@ -379,18 +379,6 @@ static inline uint64_t tm_ticket_take(struct tm_ticket *ticket)
     return tm_rota_take(&ticket->rota);
 }
 
-/* Which is taken next. */
-static inline uint64_t tm_ticket_next(const struct tm_ticket *ticket)
-{
-    return tm_rota_next(&ticket->rota);
-}
-
-/* Leaves out so many: where a split begins anew. The master's. */
-static inline void tm_ticket_advance(struct tm_ticket *ticket, uint64_t count)
-{
-    atomic_fetch_add_explicit(&ticket->rota.next, count, memory_order_relaxed);
-}
-
 /* The master's side; route_table.c. */
 void tm_table_init(struct tm_table *table, uint32_t workers, uint32_t shards, int32_t master_pid,
                    int64_t started_at);

@@ -317,6 +317,8 @@ def status_lines(
     routes that are to be shown, none = all. whole: nothing is left out."""
     yield painted(_headline(status, now), Styled("", "bold"))
     yield from wrapped(f"config {', '.join(status['config'])}; admin {status['admin']}", "", most)
+    if fleet := status.get("fleet"):
+        yield f"fleet {fleet['name']}: this is host {fleet['host']}, at change {fleet['epoch']}"
     if status["upgrade"]["state"] == "running":
         yield f"Upgrade {status['upgrade']['count']} is under way."
     problems = [

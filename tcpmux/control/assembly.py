@@ -58,12 +58,14 @@ def _readings(view: View, options: argparse.Namespace) -> Readings:
     identity = {"version": __version__}
     connections = Connections(view)
     rollouts = Rollouts(view, connections, slices, options.state_fd, options.state_problem)
+    fleet = _fleet(view, options)
+    agent = None if fleet is None else fleet.agent
     stream = Stream(view, events, identity, health, names, slices, conditions, convergences)
     return Readings(
         StatusReader(view, health.detail, names.detail),
         connections,
         events,
-        Metrics(view, __version__, conditions, convergences, rollouts),
+        Metrics(view, __version__, conditions, convergences, rollouts, agent),
         stream,
         health,
         names,
@@ -73,7 +75,7 @@ def _readings(view: View, options: argparse.Namespace) -> Readings:
         History(view, events, slices),
         convergences,
         rollouts,
-        _fleet(view, options),
+        fleet,
     )
 
 

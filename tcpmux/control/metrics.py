@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tcpmux.control import convergence_metrics, mirror_metrics, rollout_status
+from tcpmux.control import convergence_metrics, fleet_metrics, mirror_metrics, rollout_status
 from tcpmux.control.machine import accept_queues
 from tcpmux.control.metric_families import (
     ENDPOINT,
@@ -53,6 +53,7 @@ from tcpmux.shm.view import View
 if TYPE_CHECKING:
     from tcpmux.control.conditions import Conditions
     from tcpmux.control.convergences import Convergences
+    from tcpmux.control.fleet.agent import Agent
     from tcpmux.control.rollouts import Rollouts
     from tcpmux.control.slices import Slices
 
@@ -117,7 +118,9 @@ class Metrics:
         conditions: Conditions,
         convergences: Convergences | None = None,
         rollouts: Rollouts | None = None,
+        agent: Agent | None = None,
     ) -> None:
+        self._agent = agent
         self._rollouts = rollouts
         self._convergences = convergences
         self._view = view
@@ -165,6 +168,7 @@ class Metrics:
         failures = self._rollouts.hooks.failures if self._rollouts else {}
         parts += rollout_status.parts(under_way.values(), ends, failures, open_metrics=open_metrics)
         parts += mirror_metrics.parts(self._view, prepared.image, open_metrics=open_metrics)
+        parts += fleet_metrics.parts(self._agent, open_metrics=open_metrics)
         if open_metrics:
             parts.append("# EOF\n")
         yield "".join(parts)

@@ -11,10 +11,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from tcpmux.shm.arrays cimport long_words, words
 from tcpmux.shm.c_commons cimport (
     tm_avoided_until, tm_common, tm_common_forget, tm_commons, tm_counted_now, tm_failed_at,
-    tm_failed_with, tm_failing_since, tm_failures, tm_failures_all, TM_MAX_SOURCES,
-    TM_MAX_TICKETS, tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_note_unanswered,
-    tm_pinned_epoch, tm_pinned_sum, tm_suspecting, tm_suspicions, tm_suspicions_all, tm_unanswered,
-    tm_ticket_advance, tm_ticket_next, tm_unanswered_clients, tm_unanswered_resets,
+    tm_failed_with, tm_failing_since, tm_failures, tm_failures_all, TM_MAX_SOURCES, TM_MAX_TICKETS,
+    tm_note_answer, tm_note_failure, tm_note_success, tm_note_suspicion, tm_note_unanswered,
+    tm_pinned_epoch, tm_pinned_sum, tm_suspecting, tm_suspicions, tm_suspicions_all,
+    tm_ticket_advance, tm_ticket_next, tm_unanswered, tm_unanswered_clients, tm_unanswered_resets,
 )
 from tcpmux.shm.c_table cimport TM_MAX_LISTENERS, TM_MAX_SLOTS
 from tcpmux.shm._region cimport Region

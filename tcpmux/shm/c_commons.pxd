@@ -32,7 +32,7 @@ cdef extern from "commons.h" nogil:
     void tm_ticket_advance(tm_ticket *ticket, uint64_t count)
 
     cdef struct tm_commons:
-        tm_ticket tickets[1]  # TM_MAX_TICKETS
+        tm_ticket tickets[135168]
         uint64_t secret[2]
         tm_common slots[135168]
         tm_counted listeners[4096]

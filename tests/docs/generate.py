@@ -364,6 +364,7 @@ LABELS = {
     "tcpmux_rollout_hook_failures_total": ["route", "hook"],
     "tcpmux_rollout_": ["route", "destination"],
     "tcpmux_rollouts_": ["route", "end"],
+    "tcpmux_fleet_": ["fleet"],
 }
 
 
