@@ -267,6 +267,27 @@ def test_a_start_without_etcd_has_what_was_in_force_last(
     assert a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=3", "--wait").returncode == 0
 
 
+def test_a_last_good_configuration_that_is_not_good_keeps_nobody_from_starting(
+    host: StartHost, etcd: Cluster, document: Path, tmp_path: Path
+) -> None:
+    """One that is corrupt, here: what was in force comes from etcd."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    a.proxy.stop()
+    etcd.kill()
+    (state,) = (path for path in (tmp_path / "state-a").iterdir() if "fleet" in path.name)
+    with state.open("r+b") as file:
+        for at in (60, (32 << 20) + 60):
+            file.seek(at)
+            file.write(b"\0\0\0")
+    a.proxy.start()
+    a.proxy.says("ERROR fleet prod: its last good configuration can't be used, and its routes are")
+    assert a.weights() is None
+    etcd.start()
+    a.has(v1=100, v2=0)
+    assert talk(a.port) == "one x"
+
+
 def test_control_and_master_that_die_lose_nothing_of_the_fleet(
     host: StartHost, etcd: Cluster, document: Path
 ) -> None:
@@ -411,6 +432,9 @@ def test_members_that_are_killed_one_after_the_other(
             for each in (a, b):
                 each.has(v1=number, v2=100 - number)
 
+        held = socket.create_connection(("127.0.0.1", a.port), patient(5))
+        held.sendall(b"x\n")
+        assert held.makefile("r").readline() == "one x\n"
         shift()
         for victim in (etcd.members[1], etcd.leader()):
             victim.kill()
@@ -430,6 +454,9 @@ def test_members_that_are_killed_one_after_the_other(
         shift()
         for each in (a, b):
             each.is_well()
+        with held:
+            held.sendall(b"x\n")
+            assert held.makefile("r").readline() == "one x\n"
 
 
 def test_routes_that_only_etcd_knows_outlive_a_master(

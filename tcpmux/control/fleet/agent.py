@@ -26,6 +26,7 @@ from tcpmux.control.fleet.hosts import NO_PLACE, HostKeys, retry_delay
 from tcpmux.control.fleet.saved import SavedFleet
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused
 from tcpmux.control.tasks import Tasks, end_all
+from tcpmux.control.timeouts import within
 from tcpmux.errors import TcpmuxError, printable
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ log = logging.getLogger("tcpmux.control")
 BEAT = 3.0  # s between two signs of life
 BUSY_TIMES, BUSY_PAUSE = 25, 0.2  # s; while the master looks over something else
 AGAIN = 10.0  # s until what the master could not do is tried again
+LEAVE_TIME = 0.5  # s; the master does not wait long for our end
 SAY_AGAIN = 600.0  # s; that etcd is away
 MAX_SHOWN = 600  # characters of a problem
 BY = "the fleet"
@@ -90,8 +92,9 @@ class Agent:
         await self._tasks.close()
         if self._etcd is not None:
             if self._own is not None and not self.away:
-                with suppress(EtcdError):
-                    await self._own.leave(self._etcd)
+                with suppress(EtcdError, asyncio.TimeoutError):
+                    async with within(LEAVE_TIME):
+                        await self._own.leave(self._etcd)
             await self._etcd.close()
         await self._saved.close()
 
