@@ -215,6 +215,7 @@ class Way:
 
     def __init__(self, port: int) -> None:
         self.delay = 0.0
+        self._watches: list[asyncio.Event] = []
         self._to = port
         self.port = free_port()
         self._began = threading.Event()
@@ -237,21 +238,39 @@ class Way:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back = None
+        goes_on = asyncio.Event()
+        goes_on.set()
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._to)
-            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+            await asyncio.gather(
+                self._pass(reader, back, goes_on), self._pass(there, writer, goes_on)
+            )
         except (OSError, asyncio.CancelledError):
             pass  # it is refused, or over
         finally:
             for each in filter(None, (writer, back)):
                 each.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, goes_on: asyncio.Event
+    ) -> None:
         while part := await reader.read(65536):
+            if part.startswith(b"POST /v3/watch"):
+                self._watches.append(goes_on)
             await asyncio.sleep(self.delay)
             await self._open.wait()
+            await goes_on.wait()
             writer.write(part)
         writer.close()
+
+    def forget_watches(self) -> None:
+        """Nothing comes by way of those that there are, and nobody is told."""
+
+        def forget() -> None:
+            for watch in self._watches:
+                watch.clear()
+
+        self._loop.call_soon_threadsafe(forget)
 
     def cut(self) -> None:
         self._loop.call_soon_threadsafe(self._open.clear)

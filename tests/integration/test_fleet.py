@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,26 @@ def etcd(tmp_path: Path) -> Iterator[Cluster]:
 
 
 class Host:
-    """One of a fleet, whose documents listen on ${PORT}."""
+    """One of a fleet, whose documents listen on ${PORT:-...}. port: that one, and then it is
+    started in the quick way; 0 = another one, which its environment has, and so it is started as
+    users do."""
 
     def __init__(
-        self, start: StartProxy, etcd: Cluster, directory: Path, name: str, **more: Any
+        self,
+        start: StartProxy,
+        etcd: Cluster,
+        directory: Path,
+        name: str,
+        port: int = 0,
+        **more: Any,
     ) -> None:
-        self.name, self.port = name, free_port()
+        self.name, self.port = name, port or free_port()
         state = directory / f"state-{name}"
         state.mkdir(exist_ok=True)
         urls = more.pop("urls", etcd.urls)  # etcd is asked there
         config = {"state_dir": str(state), "fleet": settings(urls, name), **more}
-        self.proxy: Proxy = start(config, prefix=["env", f"PORT={self.port}"])
+        prefix = [] if port else ["env", f"PORT={self.port}"]
+        self.proxy: Proxy = start(config, prefix=prefix)
 
     def weights(self, name: str = "shop") -> dict[str, int] | None:
         for found in self.proxy.status()["routes"]:
@@ -87,19 +97,21 @@ StartHost = Callable[..., Host]
 
 
 @pytest.fixture
-def host(start_proxy: StartProxy, etcd: Cluster, tmp_path: Path) -> StartHost:
-    return lambda name, **more: Host(start_proxy, etcd, tmp_path, name, **more)
+def host(start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, port: int) -> StartHost:
+    """Only the first has the port of the documents."""
+    ports = chain([port], repeat(0))
+    return lambda name, **more: Host(start_proxy, etcd, tmp_path, name, next(ports), **more)
 
 
-def shop(one: EchoServer, two: EchoServer, name: str = "shop", **more: Any) -> str:
-    made = route(name, "127.0.0.1:${PORT}", v1=(100, one.address), v2=(0, two.address))
-    return yaml.safe_dump({"routes": [{**made, **more}]}, sort_keys=False)
+def shop(one: EchoServer, two: EchoServer, port: int) -> str:
+    made = route("shop", f"127.0.0.1:${{PORT:-{port}}}", v1=(100, one.address), v2=(0, two.address))
+    return yaml.safe_dump({"routes": [made]}, sort_keys=False)
 
 
 @pytest.fixture
-def document(tmp_path: Path, one: EchoServer, two: EchoServer) -> Path:
+def document(tmp_path: Path, one: EchoServer, two: EchoServer, port: int) -> Path:
     path = tmp_path / "shop.yaml"
-    path.write_text(shop(one, two))
+    path.write_text(shop(one, two, port))
     return path
 
 
@@ -201,10 +213,9 @@ def test_a_route_that_the_file_has_as_well_is_refused_with_both_places(
 ) -> None:
     own = route("shop", free_port(), v1=(1, one.address))
     proxy = start_proxy(
-        {"state_dir": str(tmp_path), "fleet": settings(etcd.urls, "a"), "routes": [own]},
-        prefix=["env", f"PORT={free_port()}"],
+        {"state_dir": str(tmp_path), "fleet": settings(etcd.urls, "a"), "routes": [own]}
     )
-    etcd.put(f"{KEYS}routes/x", shop(one, two))
+    etcd.put(f"{KEYS}routes/x", shop(one, two, free_port()))
     wait_for(lambda: proxy.status()["fleet"]["problem"], "it to be refused")  # type: ignore[index]
     proxy.says(
         f"{KEYS}routes/x:2:9: routes[0].name: a route named shop is already at {proxy.file}:"
@@ -397,6 +408,22 @@ def test_a_host_that_is_cut_off_lags_and_is_named(
         a.has(v1=0, v2=1)
 
 
+def test_a_watch_that_says_nothing_is_found_out(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """What is between forgets it, while everything else is answered."""
+    with ways(etcd.members) as (way,):
+        a, b = host("a", urls=[way.url]), host("b")
+        assert b.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+        way.forget_watches()
+        assert b.proxy.run("fleet", "weight", "shop", "v1=0", "v2=1").returncode == 0
+        b.has(v1=0, v2=1)
+        assert a.weights() == {"v1": 100, "v2": 0}
+        a.has(v1=0, v2=1)
+        a.proxy.says("the watch does not tell of what has changed")
+        a.is_well()
+
+
 def test_slow_etcd_is_as_good_as_none_and_harms_nobody(
     host: StartHost, etcd: Cluster, document: Path
 ) -> None:
@@ -487,7 +514,7 @@ def test_routes_that_only_etcd_knows_outlive_a_master(
 
 
 def test_etcd_with_tls_that_knows_hosts_by_their_certificates(
-    start_proxy: StartProxy, tmp_path: Path, document: Path
+    start_proxy: StartProxy, tmp_path: Path, document: Path, port: int
 ) -> None:
     """Whose files only root can read; without one a host is told so, and has it after a reload."""
     pem = certificate(tmp_path, "127.0.0.1")
@@ -499,10 +526,10 @@ def test_etcd_with_tls_that_knows_hosts_by_their_certificates(
         assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
         assert talk(a.port) == "one x"
         stranger = settings(etcd.urls, "b", ca=str(pem))
-        b = Host(start_proxy, etcd, tmp_path, "b", fleet=stranger)
+        b = Host(start_proxy, etcd, tmp_path, "b", port, fleet=stranger)
         b.says("etcd is not followed: https://127.0.0.1:")
         nobody = settings(etcd.urls, "c")
-        c = Host(start_proxy, etcd, tmp_path, "c", fleet=nobody)
+        c = Host(start_proxy, etcd, tmp_path, "c", port, fleet=nobody)
         c.says("its certificate is not trusted")
         missing = settings(etcd.urls, "d", ca=str(tmp_path / "no.pem"))
         d = Host(start_proxy, etcd, tmp_path, "d", fleet=missing)
@@ -514,7 +541,7 @@ def test_etcd_with_tls_that_knows_hosts_by_their_certificates(
 
 
 def test_etcd_with_users(
-    start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, document: Path
+    start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, document: Path, port: int
 ) -> None:
     """A host becomes one, and again when its token is over, as after a restart of etcd."""
     etcd.add_user("tcpmux", "s3cret", KEYS)
@@ -530,13 +557,13 @@ def test_etcd_with_users(
     etcd.start()
     a.is_well()
     assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
-    b = Host(start_proxy, etcd, tmp_path, "b")
+    b = Host(start_proxy, etcd, tmp_path, "b", port)
     b.says("user name is empty")
     other = {**settings(etcd.urls, "c", **whom), "name": "other"}
-    c = Host(start_proxy, etcd, tmp_path, "c", fleet=other)
+    c = Host(start_proxy, etcd, tmp_path, "c", port, fleet=other)
     c.says("permission denied")
     password.chmod(0o644)
-    d = Host(start_proxy, etcd, tmp_path, "d", fleet=settings(etcd.urls, "d", **whom))
+    d = Host(start_proxy, etcd, tmp_path, "d", port, fleet=settings(etcd.urls, "d", **whom))
     d.says("others may read it (mode 0644)")
 
 

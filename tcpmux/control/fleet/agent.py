@@ -36,7 +36,7 @@ log = logging.getLogger("tcpmux.control")
 
 BEAT = 3.0  # s between two signs of life
 BUSY_TIMES, BUSY_PAUSE = 25, 0.2  # s; while the master looks over something else
-AGAIN = 10.0  # s until what the master could not do is tried again
+AGAIN = 5.0  # s until what the master could not do is tried again
 LEAVE_TIME = 0.5  # s; the master does not wait long for our end
 SAY_AGAIN = 600.0  # s; that etcd is away
 MAX_SHOWN = 600  # characters of a problem
