@@ -157,6 +157,27 @@ def test_hosts_divide_the_split_among_them(host: StartHost, document: Path) -> N
         assert done.returncode == 0, done.stdout
 
 
+def test_rules_have_weights_of_their_own(host: StartHost, document: Path) -> None:
+    """And a start without etcd has them as well."""
+    text = document.read_text()
+    rule = "  rules: [{name: testers, source: [127.0.0.0/8], weights: {v1: 1, v2: 0}}]\n"
+    document.write_text(text + rule)
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert talk(a.port) == "one x"
+    done = a.proxy.run("fleet", "weight", "shop/testers", "v1=0", "v2=+5", "--wait")
+    assert (done.returncode, "shop/testers: v1=0, v2=5" in done.stdout) == (0, True), done.stderr
+    assert talk(a.port) == "two x"
+    assert a.weights() == {"v1": 100, "v2": 0}
+    a.proxy.stop()
+    a.proxy.start()
+    assert talk(a.port) == "two x"
+    document.write_text(text)
+    done = a.proxy.run("fleet", "put", "-c", str(document), "--wait")
+    assert "shop/testers: the document's weights replace those of the fleet" in done.stdout
+    assert talk(a.port) == "one x"
+
+
 # --- what is refused --------------------------------------------------------------------------
 
 
