@@ -19,6 +19,7 @@ import yaml
 from tcpmux.control.client import AdminError, Client
 from tests.etcd_cluster import Cluster, cluster, settings, ways
 from tests.integration.conftest import StartProxy
+from tests.integration.disturbances import upgrade
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route
 from tests.others import certificate
@@ -342,6 +343,22 @@ def test_control_and_master_that_die_lose_nothing_of_the_fleet(
     etcd.start()
     a.is_well()
     assert a.proxy.run("fleet", "weight", "shop", "v1=5", "v2=3", "--wait").returncode == 0
+
+
+def test_an_upgrade_takes_the_fleet_along(host: StartHost, etcd: Cluster, document: Path) -> None:
+    """While etcd is gone."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=3", "--wait").returncode == 0
+    etcd.kill()
+    a.says("etcd is not followed")
+    upgrade(a.proxy, 1)
+    assert a.weights() == {"v1": 0, "v2": 3}
+    assert talk(a.port) == "two x"
+    etcd.start()
+    a.is_well()
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=0", "--wait").returncode == 0
+    assert talk(a.port) == "one x"
 
 
 def test_etcd_that_is_wiped_takes_nothing_away(
