@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -519,6 +520,10 @@ def test_members_that_are_killed_one_after_the_other(
         shift()
         for each in (a, b):
             each.is_well()
+        for each in (a, b):  # none that is older than what was in force, nor any that nobody wrote
+            seen = [int(number) for number in re.findall(r"shop: v1 \d+->(\d+)", each.proxy.log)]
+            assert seen == sorted(seen)
+            assert seen[-1] == number
         with held:
             held.sendall(b"x\n")
             assert held.makefile("r").readline() == "one x\n"
@@ -654,7 +659,9 @@ def test_an_instance_in_no_fleet_says_so(start_proxy: StartProxy, one: EchoServe
         assert (done.returncode, "this instance is in no fleet" in done.stderr) == (1, True)
 
 
-def test_changes_at_the_same_time_are_one_after_the_other(host: StartHost, document: Path) -> None:
+def test_changes_at_the_same_time_are_one_after_the_other(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
     """None is lost, and each has a number of its own."""
     hosts = [host("a"), host("b")]
     assert hosts[0].proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
@@ -675,6 +682,7 @@ def test_changes_at_the_same_time_are_one_after_the_other(host: StartHost, docum
     assert sorted(epochs) == list(range(2, 18))
     entries = hosts[0].proxy.client.fleet_history()
     assert [entry["epoch"] for entry in entries] == list(range(1, 18))
+    assert len(etcd.get(f"{KEYS}before/")) == 10
     last = int(entries[-1]["text"].partition("v1=")[2].partition(",")[0])
     for each in hosts:
         each.has(v1=last, v2=0)

@@ -24,6 +24,8 @@ from tcpmux.errors import listed, printable
 
 ATTEMPTS = 10
 KEPT = 100  # entries of the history
+KEPT_BEFORE = 10  # of these with what was there before, which may be large
+MAX_ENTRY = 400  # characters of a text in it
 MAX_REQUEST = 1_400_000  # bytes; etcd takes 1.5 MiB
 MAX_TOUCHED = 50  # keys of one change; etcd takes 128 acts, and some are ours
 MAX_LINES = 100
@@ -263,7 +265,7 @@ class FleetChanges:
 
     async def _undo(self, now: Now) -> Plan:
         epoch = now.contents.epoch
-        found = await self._asking(lambda: self._agent.etcd.range(self._keys.entry(epoch)))
+        found = await self._asking(lambda: self._agent.etcd.range(self._keys.before(epoch)))
         if not found.found or not epoch:
             raise MasterRefused("refused", "nothing to undo: the history has no last change")
         try:
@@ -366,10 +368,10 @@ class FleetChanges:
         keys = self._keys
         touched = [*plan.put, *plan.delete]
         after = _after(now, plan)
-        entry = {
-            **by,
+        entry = {**by, "kind": plan.kind, "text": plan.text[:MAX_ENTRY]}
+        before = {
             "kind": plan.kind,
-            "text": plan.text,
+            "text": plan.text[:MAX_ENTRY],
             "before": {key: now.values.get(key) for key in touched},
             "after": {key: digest(plan.put[key]) if key in plan.put else None for key in touched},
         }
@@ -377,6 +379,7 @@ class FleetChanges:
         put = {key: text.encode() for key, text in plan.put.items()}
         put[keys.version] = as_value({"epoch": epoch, "id": id_, "documents": documents})
         put[keys.entry(epoch)] = as_value(entry)
+        put[keys.before(epoch)] = as_value(before)
         size = sum(map(len, put.values()))
         if len(touched) > MAX_TOUCHED or size > MAX_REQUEST:
             raise MasterRefused(
@@ -385,7 +388,9 @@ class FleetChanges:
                 f"for undo) are more than etcd takes at once, {MAX_TOUCHED} and {MAX_REQUEST}: put "
                 "some of them at a time",
             )
-        return put, [*plan.delete, *([keys.entry(epoch - KEPT)] if epoch > KEPT else [])]
+        over = [keys.entry(epoch - KEPT)] if epoch > KEPT else []
+        over += [keys.before(epoch - KEPT_BEFORE)] if epoch > KEPT_BEFORE else []
+        return put, [*plan.delete, *over]
 
 
 def _after(now: Now, plan: Plan) -> Now:

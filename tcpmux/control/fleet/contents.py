@@ -3,7 +3,8 @@
     routes/NAME      a document, as it was written
     version          epoch, id, documents: name -> SHA-256: what the last change through tcpmux left
     weights/ROUTE    weights, epoch, who, when, why; also of ROUTE/RULE
-    history/NUMBER   what changed with that epoch, and what was there before
+    history/NUMBER   what changed with that epoch, who wanted it, when and why
+    before/NUMBER    what was there before, of the last few
     hosts/HOST       what a host says of itself, for as long as it lives
     places/NUMBER    whose place that is among the hosts, likewise
 
@@ -52,6 +53,10 @@ class Keys:
     def entry(self, epoch: int) -> str:
         """Of the history."""
         return f"{self.history}{epoch:012}"
+
+    def before(self, epoch: int) -> str:
+        """What that change has changed."""
+        return f"{self.prefix}before/{epoch:012}"
 
 
 def digest(text: str) -> str:

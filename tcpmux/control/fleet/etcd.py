@@ -34,7 +34,7 @@ from tcpmux.errors import printable
 
 ANSWER_TIME = 1.5  # s for a member to answer; then the next one is asked
 PART_TIME = 1.5  # s between two parts of an answer
-MAX_ANSWER = 48 << 20  # bytes; base64 of what FleetState may hold, and hosts
+MAX_ANSWER = 24 << 20  # bytes; base64 of what FleetState may hold, and more
 MAX_KEYS = 20_000  # of an answer
 MAX_EVENTS = 20_000
 SHOWN = 200  # characters of an error
@@ -236,13 +236,13 @@ class Etcd:
         held = bytearray()
         async for part in answer.content.iter_any():
             held += part
-            *lines, rest = bytes(held).split(b"\n") if b"\n" in part else [bytes(held)]
-            held = bytearray(rest)
+            if b"\n" in part:
+                *lines, held = held.split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield bytes(line)
             if len(held) > MAX_ANSWER:
                 raise Away(f"{self.member}: a line of more than {MAX_ANSWER >> 20} MiB")
-            for line in lines:
-                if line.strip():
-                    yield line
 
     # --- requests ---------------------------------------------------------------------------
 
