@@ -267,12 +267,16 @@ def test_values_that_make_no_sense_change_nothing(
         ("history/x", b""),
     ):
         etcd.put(f"{KEYS}{key}", value)
-    a.says("routes/")
+        if key.startswith("routes/"):
+            a.says(key)
+            etcd.delete(f"{KEYS}{key}")
     assert a.weights() == {"v1": 1, "v2": 3}
     assert a.proxy.run("fleet", "status").returncode == 0
     assert a.proxy.run("fleet", "history").returncode == 0
+    a.says(f"not used: {KEYS}weights/")
     etcd.delete(f"{KEYS}weights/")
     a.has(v1=100, v2=0)
+    a.is_well()
 
 
 # --- etcd fails -------------------------------------------------------------------------------

@@ -124,6 +124,8 @@ class Agent:
             return f"etcd is not followed: {self.away}"
         if self.held or self.refused:
             return self.held or self.refused
+        if self.contents.wrong:
+            return f"not used: {next(iter(self.contents.wrong.values()))}"
         if self.own.taken_by:
             return f"another instance says that it is host {self.fleet.host_name}"
         return ""
@@ -202,11 +204,12 @@ class Agent:
             asyncio.create_task(self._tell()),
         }
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end_all(tasks)
-        for task in done:
-            task.result()
+        errors = [task.exception() for task in tasks if not task.cancelled()]
+        for error in filter(None, errors):  # all have been looked at
+            raise error
 
     async def _watch(self, revision: int) -> None:
         changes: AsyncIterator[Change] = self.etcd.watch(self.keys.first, self.keys.end, revision)
@@ -274,21 +277,22 @@ class Agent:
                 "writes what is in force here into etcd, `tcpmux fleet confirm` takes what is there"
             )
             return
-        if wanted.documents == before.documents:
+        why = self.contents.wrong_document()
+        if wanted.documents == before.documents and not why:
             self._accept()
-        elif await self._take(wanted) or self.held:
+        elif await self._take(wanted, why) or self.held:
             return
         else:  # weights are followed even so
             wanted = replace(wanted, documents=before.documents)
         await self._hand_over(wanted)
 
-    async def _take(self, wanted: FleetState) -> bool:
-        """Whether its documents are in force now; if not, why is said, or has been."""
-        if wanted.documents == self._refused_documents:
-            return False
-        why = self.contents.wrong_document()
+    async def _take(self, wanted: FleetState, why: str) -> bool:
+        """Whether its documents are in force now; if not, why is said, or has been. why: what is
+        wrong with one that has not even become one."""
         if why:
             await self._refuse(wanted, why)
+            return False
+        if wanted.documents == self._refused_documents:
             return False
         if not await self._look(wanted):
             return False
