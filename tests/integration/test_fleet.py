@@ -619,6 +619,7 @@ def test_two_hosts_of_one_name_are_noticed(host: StartHost, document: Path) -> N
     a.is_well()
     other = host("a")
     other.says("another instance says that it is host a")
+    assert other.proxy.status()["problems"][0]["severity"] == "warning"
     assert not a.problem()
 
 

@@ -146,14 +146,16 @@ class Agent:
         text = self.problem()
         if not text:
             return []
-        acts = (
-            "see that the members of fleet.etcd.endpoints can be reached; what is in force stays"
-            if self.away
-            else "see `tcpmux fleet status`; the last good configuration stays in force"
-        )
+        lasts = not self.away and bool(self.held or self.refused or self.contents.wrong)
+        if self.away:
+            acts = "see that the members of fleet.etcd.endpoints can be reached"
+        elif lasts:
+            acts = "see `tcpmux fleet status`; the last good configuration stays in force"
+        else:
+            acts = "give each host a name of its own: fleet.host"
         return [
             {
-                "severity": "warning" if self.away else "error",
+                "severity": "error" if lasts else "warning",
                 "route": None,
                 "destination": None,
                 "endpoint": None,
