@@ -213,13 +213,18 @@ def _status_lines(found: FleetStatus) -> Iterator[str]:
 
 
 def _host_lines(found: FleetStatus) -> Iterator[str]:
-    yield _count(found["hosts"], found["fleet_epoch"] or 0)
+    epoch = found["fleet_epoch"] or 0
+    # One that holds back what is there has a later change in force.
+    yield _count(found["hosts"], epoch, [host for host in found["hosts"] if host["epoch"] == epoch])
     for host in found["hosts"]:
         problem = f": {printable(host['problem'])}" if host["problem"] else ""
+        own = ", ".join(map(printable, host["own_weights"]))
+        own = f", weights of its own for {own}" if own else ""
         yield (
             f"  {printable(host['host'])}: change {host['epoch']}, "
             f"{host['workers_done']} of {plural(host['workers'], 'worker')}, "
-            f"{plural(host['connections'], 'connection')}, {printable(host['version'])}{problem}"
+            f"{plural(host['connections'], 'connection')}, {printable(host['version'])}"
+            f"{own}{problem}"
         )
 
 
@@ -227,10 +232,10 @@ def _has(host: FleetHost, epoch: int) -> bool:
     return host["epoch"] >= epoch and host["workers_done"] == host["workers"]
 
 
-def _count(hosts: Sequence[FleetHost], epoch: int) -> str:
-    """`5 of 5 hosts, 10 of 10 workers have change 7`."""
-    done = [host for host in hosts if _has(host, epoch)]
-    workers = sum(host["workers_done"] for host in hosts if host["epoch"] >= epoch)
+def _count(hosts: Sequence[FleetHost], epoch: int, those: Sequence[FleetHost]) -> str:
+    """`5 of 5 hosts, 10 of 10 workers have change 7`. those: hosts that have it."""
+    done = [host for host in those if _has(host, epoch)]
+    workers = sum(host["workers_done"] for host in those)
     every = sum(host["workers"] for host in hosts)
     return f"{len(done)} of {len(hosts)} hosts, {workers} of {every} workers have change {epoch}"
 
@@ -248,7 +253,7 @@ def _wait(instance: Client, epoch: int, timeout: float) -> int:
         if time.monotonic() >= deadline:
             break
         time.sleep(LOOK)
-    say(_count(hosts, epoch))
+    say(_count(hosts, epoch, [host for host in hosts if host["epoch"] >= epoch]))
     for host in late:
         say(f"  {printable(host['host'])} lags: it has change {host['epoch']}")
     for host in refusing:

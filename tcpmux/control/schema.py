@@ -400,6 +400,7 @@ class FleetHost(TypedDict):
     connections: int  # open, 10 s ago at most
     opened: int  # since its start
     place: int  # no other host has it; -1 = none yet
+    own_weights: list[str]  # ROUTE or ROUTE/RULE: set on that host alone; 10 at most
     problem: str  # why not all that is in etcd is in force there
 
 

@@ -231,7 +231,7 @@ class Master:
 
     def _announce(self) -> None:
         table, config = self._instance.table, self.changes.in_force.config
-        for line in routes_shown(config):
+        for line in routes_shown(config, self.changes.in_force.image):
             log.log(line.level, "%s", line, extra={"where": line.where})
         for line in self.changes.without_addresses():
             log.log(line.level, "%s", line, extra={"event": "names", "by": ""})

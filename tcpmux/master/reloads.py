@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -82,16 +82,17 @@ class Reloads(Duty):
             return self._changes.apply(self._reload(config, by))
 
     def of_fleet(
-        self, wanted: FleetState, by: str, *, look_up: bool
+        self, wanted: FleetState, by: str, *, look_up: bool, again: Collection[str] = ()
     ) -> Done | tuple[Config, list[HostName]]:
         """As asked(), with what the fleet says now; no more than its weights, if its documents are
-        those in force. Raises TcpmuxError, and then all is as it was."""
+        those in force. again: whose weights are to be in force, whatever has been set here. Raises
+        TcpmuxError, and then all is as it was."""
         had = self._fleet.state
         if wanted.documents == had.documents:
             changed: dict[str, Mapping[str, int] | None] = {
                 path: wanted.weights.get(path)
                 for path in {**had.weights, **wanted.weights}
-                if wanted.weights.get(path) != had.weights.get(path)
+                if wanted.weights.get(path) != had.weights.get(path) or path in again
             }
             now = self._changes.in_force
             done = Done(now, now, [], self._table.generation, [])

@@ -31,7 +31,9 @@
     rollout_plan route              what the files say of one, with its hooks
     fleet_now                       what it has said that is in force
     fleet_check  state              what that would change: as FleetState has it
-    fleet        state, look_up     puts it in force, as a reload
+    fleet        state, look_up, again
+                                    puts it in force, as a reload; again: whose weights replace
+                                    those that were set here
     fleet_weights route, weights, base, force
                                     all weights of a route as set_weights would have them, where
                                     the fleet has those of base; none is set
@@ -403,7 +405,9 @@ class Requests:
 
     def _fleet(self, request: Request) -> dict[str, Any]:
         reloads, look_up = self._master.reloads, bool(request.get("look_up"))
-        done = reloads.of_fleet(_fleet_state(request), _by(request), look_up=look_up)
+        again = frozenset(map(str, request.get("again", ())))
+        state = _fleet_state(request)
+        done = reloads.of_fleet(state, _by(request), look_up=look_up, again=again)
         if isinstance(done, Done):
             self._master.fleet.problem = ""
             return self._master.changes.applied(done.changes, done.warnings)

@@ -271,10 +271,14 @@ def test_values_that_make_no_sense_change_nothing(
             a.says(key)
             etcd.delete(f"{KEYS}{key}")
     assert a.weights() == {"v1": 1, "v2": 3}
-    assert a.proxy.run("fleet", "status").returncode == 0
+    shown = a.proxy.run("fleet", "status")
+    assert shown.returncode == 0
+    assert "1 of 1 hosts, 2 of 2 workers have change 2" in shown.stdout  # a host has a lease
     assert a.proxy.run("fleet", "history").returncode == 0
+    a.proxy.says(f"not used, what was there before stays: {KEYS}weights/shop: no JSON")
     a.says(f"not used: {KEYS}weights/")
     etcd.delete(f"{KEYS}weights/")
+    a.is_well()
     a.has(v1=100, v2=0)
     a.is_well()
 
@@ -292,6 +296,7 @@ def test_a_start_without_etcd_has_what_was_in_force_last(
     etcd.kill()
     a.proxy.start()
     a.proxy.says("fleet prod: its last good configuration is in force: 1 route, change 2; etcd has")
+    a.proxy.says(f"shop: listening on 127.0.0.1:{a.port}, v1 1, v2 3")
     assert a.weights() == {"v1": 1, "v2": 3}
     assert talk(a.port) in ("one x", "two x")
     a.says("etcd is not followed: http://127.0.0.1:")
@@ -379,7 +384,9 @@ def test_etcd_that_is_wiped_takes_nothing_away(
     for each in (a, b):
         each.says("etcd has change none, which is older than change 2, in force here")
         assert each.weights() == {"v1": 1, "v2": 3}
-    assert a.proxy.run("fleet", "restore", "--wait").returncode == 0
+    assert "0 of 2 hosts, 0 of 4 workers have change 0" in a.proxy.run("fleet", "status").stdout
+    done = a.proxy.run("fleet", "restore", "--wait")
+    assert (done.returncode, "v1 1->" in done.stdout) == (0, False)
     for each in (a, b):
         each.is_well()
         assert each.weights() == {"v1": 1, "v2": 3}
@@ -629,16 +636,23 @@ def test_steps_are_from_what_the_fleet_has(host: StartHost, document: Path) -> N
     assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
     a.proxy.client.set_weights("shop", {"v1": 7, "v2": 7})
     assert b.weights() == {"v1": 100, "v2": 0}
+    own = "weights of its own for shop"
+    wait_for(lambda: own in a.proxy.run("fleet", "hosts").stdout, "its own to be said")
     done = a.proxy.run("fleet", "weight", "shop", "v2=+5", "--wait")
     assert done.returncode == 0, done.stderr
     for each in (a, b):
         assert each.weights() == {"v1": 100, "v2": 5}
+    wait_for(lambda: own not in a.proxy.run("fleet", "hosts").stdout, "them to be gone")
+    b.proxy.client.set_weights("shop", {"v1": 7, "v2": 7})
+    done = a.proxy.run("fleet", "weight", "shop", "v1=100", "v2=5", "--wait")  # as they are there
+    assert done.returncode == 0, done.stderr
+    assert b.weights() == {"v1": 100, "v2": 5}
     done = a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=0")
     assert (done.returncode, "all weights would be 0" in done.stderr) == (1, True)
     done = a.proxy.run("fleet", "weight", "shop", "v3=1")
     assert "no destination" in done.stderr
     done = a.proxy.run("fleet", "weight", "shop", "v1=1", "--epoch", "1")
-    assert "the last change of the fleet is 2, not 1" in done.stderr
+    assert "the last change of the fleet is 3, not 1" in done.stderr
 
 
 def test_documents_keep_weights_unless_they_have_others(host: StartHost, document: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tcpmux.config import Text, load_texts
 from tcpmux.levels import Where
 from tcpmux.master.announcement import MAX_SHOWN, routes_shown
+from tcpmux.shm.image import Image
 
 ROUTE = """\
 - name: r{0}
@@ -22,7 +23,7 @@ ROUTE = """\
 @pytest.mark.parametrize("count", [1, MAX_SHOWN, MAX_SHOWN + 1, 1000])
 def test_few_routes_are_shown_and_many_are_counted(count: int) -> None:
     text = "routes:\n" + "".join(ROUTE.format(n, 1000 + n, 3000 + n) for n in range(count))
-    lines = list(routes_shown(load_texts([Text("routes.yaml", text, {})])))
+    lines = list(routes_shown(load_texts([Text("routes.yaml", text, {})]), Image((), ())))
     shown = [str(line) for line in lines if line.level > logging.DEBUG]
     first = "r0: listening on 127.0.0.1:1000, 127.0.0.1:3000, v1 90, v2 10"
     assert str(lines[0]) == first

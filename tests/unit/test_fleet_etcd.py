@@ -231,7 +231,7 @@ def test_no_bytes_in_any_key_are_a_fault() -> None:
     atoms: list[Any] = [None, True, -1, 5, 1 << 70, 0.5, "", "x", [], {}, ["x"], {"v1": 1}]
 
     def value() -> Any:
-        keys = ("weights", "epoch", "id", "documents", "who", "when", "why", "workers", "place")
+        keys = ("weights", "epoch", "id", "documents", "who", "when", "why", "own_weights", "place")
         return {key: chance.choice(atoms) for key in keys if chance.random() < 0.7}
 
     for _ in range(2000):
@@ -242,6 +242,8 @@ def test_no_bytes_in_any_key_are_a_fault() -> None:
         state = found.state(FleetState())
         assert FleetState.from_json(json.loads(json.dumps(state.as_json()))) == state
         host = host_from(name, KeyValue(name, data, 1))
+        own = host.pop("own_weights")
+        assert all(isinstance(each, str) for each in own)
         assert all(isinstance(each, (int, str)) for each in host.values())
         assert host["workers_done"] <= host["workers"]
 

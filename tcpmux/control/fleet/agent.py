@@ -23,6 +23,8 @@ from tcpmux.config.fleet import NO_FLEET, Fleet, FleetState
 from tcpmux.control.fleet.contents import Contents, Keys
 from tcpmux.control.fleet.etcd import Access, Away, Change, Etcd, EtcdError
 from tcpmux.control.fleet.hosts import NO_PLACE, HostKeys, retry_delay
+from tcpmux.control.fleet.own_weights import Weights
+from tcpmux.control.fleet.problems import fleet_problems
 from tcpmux.control.fleet.saved import SavedFleet
 from tcpmux.control.master_link import MasterGone, MasterLink, MasterRefused
 from tcpmux.control.tasks import Tasks, end_all
@@ -44,7 +46,8 @@ BY = "the fleet"
 
 
 class Agent:
-    """One instance in a fleet. facts: what hosts/HOST says besides. state: what is in force, or
+    """One instance in a fleet. facts: what hosts/HOST says besides, by the fleet's weights. state:
+    what is in force, or
     None until the master has said it."""
 
     def __init__(
@@ -52,7 +55,7 @@ class Agent:
         fleet: Fleet,
         access: Access,
         saved: SavedFleet,
-        facts: Callable[[], Mapping[str, Any]],
+        facts: Callable[[Weights], Mapping[str, Any]],
         user_agent: str,
     ) -> None:
         self.fleet = fleet
@@ -77,7 +80,7 @@ class Agent:
         self._refused_documents: Mapping[str, str] | None = None
         self._again_at = 0.0
         self._said_at = 0.0
-        self._problem = ""  # as the log has it
+        self._problem = self._odd = ""  # as the log has it
         self._moved = asyncio.Event()
         self._place = NO_PLACE  # that the master knows
 
@@ -124,8 +127,8 @@ class Agent:
             return f"etcd is not followed: {self.away}"
         if self.held or self.refused:
             return self.held or self.refused
-        if self.contents.wrong:
-            return f"not used: {next(iter(self.contents.wrong.values()))}"
+        if self.contents.wrong_weights():
+            return f"not used: {self.contents.wrong_weights()}"
         if self.own.taken_by:
             return f"another instance says that it is host {self.fleet.host_name}"
         return ""
@@ -142,29 +145,10 @@ class Agent:
         }
 
     def problems(self) -> list[dict[str, Any]]:
-        """As those of the status. An operator has to act on what is refused or held back."""
-        text = self.problem()
-        if not text:
-            return []
+        """As those of the status."""
         lasts = not self.away and bool(self.held or self.refused or self.contents.wrong)
-        if self.away:
-            acts = "see that the members of fleet.etcd.endpoints can be reached"
-        elif lasts:
-            acts = "see `tcpmux fleet status`; the last good configuration stays in force"
-        else:
-            acts = "give each host a name of its own: fleet.host"
-        return [
-            {
-                "severity": "error" if lasts else "warning",
-                "route": None,
-                "destination": None,
-                "endpoint": None,
-                "condition": "degraded",
-                "text": f"fleet {self.fleet.name}: {text}",
-                "since": self.since if self.away else None,
-                "action": acts,
-            }
-        ]
+        away_since = self.since if self.away else None
+        return fleet_problems(self.fleet.name, self.problem(), away_since, lasts=lasts)
 
     # --- the loop ---------------------------------------------------------------------------
 
@@ -253,7 +237,9 @@ class Agent:
 
     def about(self) -> dict[str, Any]:
         """What hosts/HOST says."""
-        return {**self._facts(), "epoch": self.epoch, "problem": self.held or self.refused}
+        problem = self.held or self.refused or self.contents.wrong_weights()
+        weights = {} if self.state is None else self.state.weights
+        return {**self._facts(weights), "epoch": self.epoch, "problem": problem}
 
     # --- what is there, and what is in force ------------------------------------------------
 
@@ -261,6 +247,7 @@ class Agent:
         async with self._lock:
             try:
                 await self._put(self.contents.state(self._state))
+                await self._say_what_is_odd()
             finally:
                 self._moved.set()
 
@@ -312,7 +299,10 @@ class Agent:
         assert self._names is not None
         told = self.contents.told.get(next(iter(self._changed(wanted)), ""))
         by = BY if told is None or not told.who else f"{BY}: {told.who}"
-        await self._names.reload(by, "fleet", state=wanted.as_json())
+        # Whoever sets weights anew wants them everywhere, also where a host has others of its own.
+        epoch = self._state.epoch
+        again = [path for path, each in self.contents.told.items() if each.epoch > epoch]
+        await self._names.reload(by, "fleet", state=wanted.as_json(), again=again)
         if wanted != self._state:
             self.state = wanted
             self._saved.save(wanted)
@@ -382,6 +372,14 @@ class Agent:
             whole = f"fleet {self.fleet.name}: {text}"
             with suppress(MasterRefused):
                 await self.master.request("fleet_says", text=whole, level=level)
+
+    async def _say_what_is_odd(self) -> None:
+        """Weights that make no sense: those of before stay."""
+        text = self.contents.wrong_weights()
+        if text != self._odd:
+            self._odd = text
+            if text:
+                await self._told(logging.WARNING, f"not used, what was there before stays: {text}")
 
     def _is_away(self, why: str) -> None:
         now = time.monotonic()

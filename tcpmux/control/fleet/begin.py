@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tcpmux import __version__
@@ -17,6 +18,8 @@ from tcpmux.config.fleet import Fleet
 from tcpmux.control.fleet.agent import Agent
 from tcpmux.control.fleet.changes import FleetChanges
 from tcpmux.control.fleet.etcd import Access
+from tcpmux.control.fleet.hosts import MAX_OWN_WEIGHTS
+from tcpmux.control.fleet.own_weights import Weights, own_weights
 from tcpmux.control.fleet.saved import SavedFleet
 from tcpmux.control.rollouts import boot_id
 from tcpmux.errors import TcpmuxError
@@ -77,7 +80,8 @@ class Facts:
         self._counted_at = -COUNTED
         self._counts: dict[str, int] = {}
 
-    def now(self) -> Mapping[str, Any]:
+    def now(self, weights: Weights) -> Mapping[str, Any]:
+        """weights: of the fleet."""
         generation, image = self._view.image()
         running = [
             live for live in self._view.lives if is_running(live) and not live.orders & ORDER_RETIRE
@@ -93,5 +97,6 @@ class Facts:
             "generation": generation,
             "workers": len(running),
             "workers_done": done,
+            "own_weights": list(islice(own_weights(image, weights), MAX_OWN_WEIGHTS)),
             **self._counts,
         }

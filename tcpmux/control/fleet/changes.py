@@ -121,7 +121,8 @@ class FleetChanges:
         except MasterRefused as error:
             return {**made, "etcd": str(error)}
         contents = now.contents
-        named = [(each.key.removeprefix(self._keys.hosts), each) for each in hosts.found]
+        live = [each for each in hosts.found if each.lease]  # else somebody else has put it there
+        named = [(each.key.removeprefix(self._keys.hosts), each) for each in live]
         return {
             **made,
             "fleet_epoch": contents.epoch,
@@ -232,10 +233,18 @@ class FleetChanges:
             return {**(await build(await self._read())).answer, "epoch": 0}
         return await self._change(build, who, **more)
 
-    async def _documents_plan(self, now: Now, wanted: dict[str, str], kind: str) -> Plan:
-        """Raises TcpmuxError for documents that no host would take."""
+    async def _documents_plan(
+        self,
+        now: Now,
+        wanted: dict[str, str],
+        kind: str,
+        weights: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> Plan:
+        """weights: that will be there, if they are others than now. Raises TcpmuxError for
+        documents that no host would take."""
         keys, contents = self._keys, now.contents
-        state = replace(contents.state(self._agent.state or NO_FLEET), documents=wanted)
+        state = contents.state(self._agent.state or NO_FLEET)
+        state = replace(state, documents=wanted, weights=weights or state.weights)
         found = await self._agent.check(state)
         there = {key.removeprefix(keys.first) for key in now.values if key.startswith(keys.first)}
         put = {n: text for n, text in wanted.items() if contents.documents.get(n) != text}
@@ -298,7 +307,7 @@ class FleetChanges:
         state = self._agent.state or NO_FLEET
         if not state.documents:
             raise MasterRefused("refused", "nothing of the fleet is in force here")
-        plan = await self._documents_plan(now, dict(state.documents), "restore")
+        plan = await self._documents_plan(now, dict(state.documents), "restore", state.weights)
         for path, weights in state.weights.items():
             if now.contents.weights.get(path) != weights:
                 value = {"weights": dict(weights), "why": "restored", "when": round(time.time(), 3)}

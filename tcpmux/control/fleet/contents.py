@@ -158,6 +158,12 @@ class Contents:
         of = (text for key, text in self.wrong.items() if key.startswith(self.keys.first))
         return next(of, "")
 
+    def wrong_weights(self) -> str:
+        """The same of the others, which keep what they had."""
+        of = sorted(text for key, text in self.wrong.items() if not key.startswith(self.keys.first))
+        more = f" (and {len(of) - 1} more)" if len(of) > 1 else ""
+        return f"{of[0]}{more}" if of else ""
+
     def state(self, before: FleetState) -> FleetState:
         """As hosts are to have it. Weights that make no sense are those of before."""
         weights = dict(self.weights)

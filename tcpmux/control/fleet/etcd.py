@@ -333,6 +333,8 @@ class Etcd:
             return f"{self.member}: its certificate is not trusted"
         if isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
             return f"{self.member}: closed without an answer"
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return f"{self.member}: closed in the middle of an answer"
         return f"{self.member}: {printable(str(error) or type(error).__name__)[:SHOWN]}"
 
 

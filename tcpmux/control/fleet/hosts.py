@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from tcpmux.config.fleet import MAX_PATH
 from tcpmux.control.fleet.contents import Keys, as_value, shown
 from tcpmux.control.fleet.etcd import Etcd
 from tcpmux.control.fleet.values import KeyValue, Malformed, behind, decoded, number
@@ -18,6 +19,7 @@ from tcpmux.control.fleet.values import KeyValue, Malformed, behind, decoded, nu
 LEASE = 15  # s
 MAX_HOSTS = 5000
 NO_PLACE = -1
+MAX_OWN_WEIGHTS = 10  # paths that a host names
 
 
 class HostKeys:
@@ -108,6 +110,10 @@ def _json(found: KeyValue) -> dict[str, Any]:
         return {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value[:MAX_OWN_WEIGHTS] if isinstance(value, list) else []
+
+
 def host_from(name: str, found: KeyValue) -> dict[str, Any]:
     """What a host has said of itself, as the API shows it: within bounds."""
     value = _json(found)
@@ -129,6 +135,7 @@ def host_from(name: str, found: KeyValue) -> dict[str, Any]:
         "connections": whole("connections"),
         "opened": whole("opened"),
         "place": whole("place"),
+        "own_weights": [shown(each, MAX_PATH) for each in _list(value.get("own_weights"))],
         "problem": shown(value.get("problem")),
     }
 
