@@ -271,9 +271,9 @@ def test_values_that_make_no_sense_change_nothing(
             a.says(key)
             etcd.delete(f"{KEYS}{key}")
     assert a.weights() == {"v1": 1, "v2": 3}
-    shown = a.proxy.run("fleet", "status")
-    assert shown.returncode == 0
-    assert "1 of 1 hosts, 2 of 2 workers have change 2" in shown.stdout  # a host has a lease
+    assert a.proxy.run("fleet", "status").returncode == 0
+    alone = "1 of 1 hosts, 2 of 2 workers have change 2"  # a host has a lease
+    wait_for(lambda: alone in a.proxy.run("fleet", "status").stdout, "it to be the only host")
     assert a.proxy.run("fleet", "history").returncode == 0
     a.proxy.says(f"not used, what was there before stays: {KEYS}weights/shop: no JSON")
     a.says(f"not used: {KEYS}weights/")
@@ -384,7 +384,8 @@ def test_etcd_that_is_wiped_takes_nothing_away(
     for each in (a, b):
         each.says("etcd has change none, which is older than change 2, in force here")
         assert each.weights() == {"v1": 1, "v2": 3}
-    assert "0 of 2 hosts, 0 of 4 workers have change 0" in a.proxy.run("fleet", "status").stdout
+    none = "0 of 2 hosts, 0 of 4 workers have change 0"
+    wait_for(lambda: none in a.proxy.run("fleet", "status").stdout, "hosts to say what they have")
     done = a.proxy.run("fleet", "restore", "--wait")
     assert (done.returncode, "v1 1->" in done.stdout) == (0, False)
     for each in (a, b):
