@@ -7,6 +7,7 @@ gone, and are written anew.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,7 @@ class HostKeys:
         self._key = f"{keys.hosts}{name}"
         self._id = id_
         self._lease = 0
+        self._lock = asyncio.Lock()  # what is written has that lease: without one it would stay
         self._written: Mapping[str, Any] | None = None
         self._revision = 0  # of what is written
         self.place = NO_PLACE
@@ -39,16 +41,20 @@ class HostKeys:
 
     async def beat(self, etcd: Etcd) -> None:
         """Keeps the lease alive, or takes another one. Raises EtcdError."""
-        if self._lease and not await etcd.keep_alive(self._lease):
-            self._lease, self._written = 0, None
-        if not self._lease:
-            self._lease = await etcd.grant(LEASE)
-            self._written = None
+        async with self._lock:
+            if self._lease and not await etcd.keep_alive(self._lease):
+                self._lease, self._written = 0, None
+            if not self._lease:
+                self._lease = await etcd.grant(LEASE)
+                self._written = None
 
     async def write(self, etcd: Etcd, value: Mapping[str, Any]) -> None:
         """What is to stand there, if it does not yet. Raises EtcdError."""
-        if not self._lease:
-            return
+        async with self._lock:
+            if self._lease:
+                await self._write(etcd, value)
+
+    async def _write(self, etcd: Etcd, value: Mapping[str, Any]) -> None:
         await self._take_place(etcd)
         whole = {**value, "id": self._id, "place": self.place}
         if whole == self._written:
