@@ -12,6 +12,8 @@ from typing import Any
 from tcpmux.config.fleet import FleetState
 from tcpmux.halves import FLEET as FILE
 
+AGAIN = 15.0  # s until what could not be written is tried again
+
 log = logging.getLogger("tcpmux.control")
 
 
@@ -39,14 +41,22 @@ class SavedFleet:
     async def close(self) -> None:
         """What is wanted is written, as far as the disk is quick."""
         if self._writing is not None:
-            await asyncio.wait([self._writing], timeout=0.5)
+            await asyncio.wait([self._writing], timeout=0.0 if self.failed else 0.5)
+            self._writing.cancel()
         self._disk.shutdown(wait=False)
 
     def save(self, state: FleetState) -> None:
         """Soon; of several the last. Nobody waits for the disk."""
         self._wanted = state
+        if self.failed and self._writing is not None:  # it waits to try again
+            self._writing.cancel()
+            self._writing = None
         if self._fd is not None and (self._writing is None or self._writing.done()):
             self._writing = asyncio.get_running_loop().create_task(self._write(self._fd))
+
+    def _try_again(self, state: FleetState) -> None:
+        if self._wanted is None:  # nothing newer
+            self._wanted = state
 
     async def _write(self, fd: int) -> None:
         loop = asyncio.get_running_loop()
@@ -63,7 +73,10 @@ class SavedFleet:
                         "what was kept before",
                         why,
                     )
+                self._try_again(state)
             self.failed = why
+            if why:
+                await asyncio.sleep(AGAIN)
 
 
 def _write(fd: int, id_: str, state: FleetState) -> None:
