@@ -141,6 +141,7 @@ def _be_the_child(
     code = 1
     try:
         import_module("tcpmux.config.translate")  # a child that is confined opens no file
+        import_module("encodings.unicode_escape")  # of printable()
         try:
             _confine(answer, limit, user)
             outcome = _outcome_of(work)

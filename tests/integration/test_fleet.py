@@ -215,6 +215,7 @@ def test_a_document_that_is_wrong_is_refused_by_every_host_alike(
         ("routes:\n- name: ${NOWHERE}", "environment variable NOWHERE is not set"),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: x}", "got a resource of Kubernetes"),
         ("", "bad: the file is empty"),
+        ('routes:\n- name: "a\\nb"', "bad:2:9: routes[0].name: expected 1 to 63 letters"),
         ("- x", "bad:1:1: expected a mapping"),
     ],
 )
