@@ -586,7 +586,8 @@ def test_etcd_with_tls_that_knows_hosts_by_their_certificates(
         b.says("etcd is not followed: https://127.0.0.1:")
         nobody = settings(etcd.urls, "c")
         c = Host(start_proxy, etcd, tmp_path, "c", port, fleet=nobody)
-        c.says("its certificate is not trusted")
+        c.says("its certificate is not trusted: ")
+        b.says("it wants a certificate that it trusts: fleet.etcd.certificate")
         missing = settings(etcd.urls, "d", ca=str(tmp_path / "no.pem"))
         d = Host(start_proxy, etcd, tmp_path, "d", fleet=missing)
         d.says("no.pem: No such file or directory")
@@ -698,6 +699,12 @@ def test_changes_at_the_same_time_are_one_after_the_other(
     ]
     for thread in threads:
         thread.start()
+def test_etcd_without_tls_that_is_asked_with_it(host: StartHost, etcd: Cluster) -> None:
+    a = host("a", urls=[url.replace("http:", "https:") for url in etcd.urls])
+    a.says("speak TLS")
+    a.says("its endpoint is http://")
+
+
     for thread in threads:
         thread.join(patient(60))
     assert sorted(epochs) == list(range(2, 18))

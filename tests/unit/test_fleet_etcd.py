@@ -7,6 +7,7 @@ import asyncio
 import json
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -165,6 +166,55 @@ def test_what_another_member_would_refuse_as_well_is_a_refusal() -> None:
 def test_a_watch_that_can_not_go_on_says_why() -> None:
     with pytest.raises(Compacted):
         made_of(http({"result": {"canceled": True, "compact_revision": "9"}}), watched)
+def test_a_watch_whose_token_is_over_begins_anew() -> None:
+    """Another member, or another token, may do."""
+    with pytest.raises(Away, match="invalid auth token"):
+        made_of(http({"error": "invalid auth token"}, "401 Unauthorized"), watched)
+
+
+@pytest.mark.parametrize("ask", [ranged, changed, granted, kept])
+def test_an_answer_that_never_ends_is_none(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a part of it comes each moment."""
+    monkeypatch.setattr(client, "WHOLE_TIME", 0.3)
+
+    async def drips() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{")
+            with suppress(OSError):
+                while not writer.is_closing():
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+            writer.transport.abort()
+            over.set()
+
+        over = asyncio.Event()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        etcd = Etcd(Access((f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",)), "test")
+        try:
+            await asyncio.wait_for(ask(etcd), patient(20))
+        finally:
+            await etcd.close()
+            await asyncio.wait_for(over.wait(), patient(20))
+            server.close()
+
+    with pytest.raises(Away, match=r"no whole answer within 0\.3 s"):
+        asyncio.run(drips())
+
+
+def test_a_member_that_has_no_room_says_what_to_do() -> None:
+    full = {"error": "etcdserver: mvcc: database space exceeded", "code": 8}
+    with pytest.raises(Denied, match=r"space exceeded: make room .* `etcdctl alarm disarm`"):
+        made_of(http(full, "429 Too Many Requests"), changed)
+
+
+def test_tls_on_one_side_alone_is_said() -> None:
+    wrong = http(b"Client sent an HTTP request to an HTTPS server.\n", "400 Bad Request")
+    with pytest.raises(Denied, match="it speaks TLS: its endpoint is https://"):
+        made_of(wrong, ranged)
+
+
 
 
 @pytest.mark.parametrize("ask", [ranged, watched])

@@ -34,11 +34,15 @@ from tcpmux.errors import printable
 
 ANSWER_TIME = 1.5  # s for a member to answer; then the next one is asked
 PART_TIME = 1.5  # s between two parts of an answer
+WHOLE_TIME = 10.0  # s for a whole answer, however many parts it has
 MAX_ANSWER = 24 << 20  # bytes; base64 of what FleetState may hold, and more
 MAX_KEYS = 20_000  # of an answer
 MAX_EVENTS = 20_000
 SHOWN = 200  # characters of an error
 COMPACTED = 11  # gRPC's OUT_OF_RANGE
+
+
+_NOTHING: Mapping[str, str] = {}
 
 
 class EtcdError(Exception):
@@ -134,9 +138,11 @@ class Etcd:
         put: Mapping[str, bytes],
         delete: Sequence[str] = (),
         lease: int = 0,
+        ranges: Mapping[str, str] = _NOTHING,
     ) -> int:
         """All of it, if none of `unchanged` has another revision than that (0 = it is not there);
-        then the revision that it has now; else nothing, and 0. lease: the keys go with it."""
+        then the revision that it has now; else nothing, and 0. lease: the keys go with it. ranges:
+        first -> end; all keys in them are deleted."""
         compare = [
             {
                 "key": packed(key),
@@ -151,6 +157,10 @@ class Etcd:
             for key, value in put.items()
         ]
         acts += [{"request_delete_range": {"key": packed(key)}} for key in delete]
+        acts += [
+            {"request_delete_range": {"key": packed(first), "range_end": packed(end)}}
+            for first, end in ranges.items()
+        ]
         answer = await self._ask("kv/txn", {"compare": compare, "success": acts})
         if answer.get("succeeded") is not True:
             return 0
@@ -210,6 +220,9 @@ class Etcd:
                     with self._sense():
                         change = self._change(decoded(line))
                     yield change
+        except _TokenIsOver as error:
+            self._token = ""
+            raise Away(str(error)) from None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError) as error:
             raise Away(self._text(error)) from None
         raise Away(f"{self.member}: the watch has ended")
@@ -274,7 +287,7 @@ class Etcd:
         self, path: str, asked: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(
-            connect=ANSWER_TIME, sock_connect=ANSWER_TIME, sock_read=PART_TIME
+            WHOLE_TIME, connect=ANSWER_TIME, sock_connect=ANSWER_TIME, sock_read=PART_TIME
         )
         try:
             async with self._session.post(
@@ -310,10 +323,16 @@ class Etcd:
             found = decoded(body)
             error = found.get("error")
             text = str(error.get("message") if isinstance(error, dict) else error or "")
+        if "space exceeded" in text:
+            text += ": make room (`etcdctl compact`, `defrag`), then `etcdctl alarm disarm`"
+        if b"HTTPS server" in body[:SHOWN]:
+            text = "it speaks TLS: its endpoint is https://"
         text = printable(text)[:SHOWN]
         if status == 401 or "invalid auth token" in text:
             raise _TokenIsOver(f"{self.member}: {text or status}")
-        # No leader, no time, no room: the gateway has no better code for these than it has for
+        if "space exceeded" in text:
+            raise Denied(f"{self.member}: {text}")
+        # No leader, no time: the gateway has no better code for these than it has for
         # what is wrong with a request.
         if status in (400, 403) and not any(word in text for word in _OF_THE_MOMENT):
             raise Denied(f"{self.member}: {text or f'it answers {status}'}")
@@ -323,22 +342,42 @@ class Etcd:
         return _Sense(self.member)
 
     def _text(self, error: BaseException) -> str:
-        if isinstance(error, asyncio.TimeoutError):
-            return f"{self.member}: no answer within {ANSWER_TIME:g} s"
-        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        certificate = isinstance(error, aiohttp.ClientConnectorCertificateError)
-        if isinstance(cause, OSError) and cause.errno and not certificate:
-            return f"{self.member}: {error_text(cause.errno)}"
-        if certificate:
-            return f"{self.member}: its certificate is not trusted"
-        if isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
-            return f"{self.member}: closed without an answer"
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return f"{self.member}: closed in the middle of an answer"
-        return f"{self.member}: {printable(str(error) or type(error).__name__)[:SHOWN]}"
+        return f"{self.member}: {printable(_text_of(error))[:SHOWN]}"
 
 
-_OF_THE_MOMENT = ("leader", "timed out", "space exceeded", "too many requests", "stopped")
+_OF_THE_MOMENT = ("leader", "timed out", "too many requests", "stopped")
+
+
+def _text_of(error: BaseException) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    text = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        text = f"no answer within {ANSWER_TIME:g} s"
+    elif isinstance(error, asyncio.TimeoutError):
+        text = f"no whole answer within {WHOLE_TIME:g} s"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or "it does not fit"
+        text = f"its certificate is not trusted: {why}"
+    elif isinstance(cause, OSError) and "[SSL" in str(cause):  # its errno is none of the kernel's
+        text = _tls_text(str(cause))
+    elif isinstance(cause, OSError) and cause.errno:
+        text = error_text(cause.errno)
+    elif isinstance(error, aiohttp.ClientConnectorError) and isinstance(cause, ConnectionError):
+        text = "closed in the TLS handshake: does it speak TLS? else its endpoint is http://"
+    elif isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
+        text = "closed without an answer"
+    elif isinstance(error, aiohttp.ClientPayloadError):
+        text = "closed in the middle of an answer"
+    return text
+
+
+def _tls_text(text: str) -> str:
+    """Of what OpenSSL says: `[SSL: NAME] name (_ssl.c:1000)`, and more around that."""
+    if "WRONG_VERSION_NUMBER" in text:
+        return "it does not speak TLS: its endpoint is http://"
+    if "CERTIFICATE_REQUIRED" in text or "BAD_CERTIFICATE" in text:
+        return "it wants a certificate that it trusts: fleet.etcd.certificate"
+    return f"TLS: {text.partition('[SSL')[2].partition('] ')[2].partition(' (_ssl')[0] or text}"
 
 
 class _TokenIsOver(Exception):
