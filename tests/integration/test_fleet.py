@@ -732,6 +732,22 @@ def test_what_only_one_host_can_not_do_is_tried_again(host: StartHost, document:
 def test_documents_of_any_size_are_bounded(host: StartHost, etcd: Cluster, document: Path) -> None:
     a = host("a", urls=[etcd.urls[0].replace("127.0.0.1", "localhost")])
     a.is_well()
+def test_hosts_that_are_copies_of_one_have_places_of_their_own(
+    host: StartHost, etcd: Cluster, tmp_path: Path
+) -> None:
+    """Whose files in state_dir are the same."""
+    a, b = host("a"), host("b")
+    for each in (a, b):
+        each.is_well()
+        each.proxy.stop()
+    (one,), (two,) = (list((tmp_path / f"state-{name}").glob("fleet*")) for name in "ab")
+    two.write_bytes(one.read_bytes())
+    for each in (a, b):
+        each.proxy.start()
+        each.is_well()
+    assert sorted(etcd.get(f"{KEYS}places/")) == [f"{KEYS}places/0", f"{KEYS}places/1"]
+
+
     text = document.read_text()
     document.write_text(text + f"# {'x' * 1_400_000}\n")
     done = a.proxy.run("fleet", "put", "-c", str(document))

@@ -30,6 +30,7 @@ class HostKeys:
 
     def __init__(self, keys: Keys, name: str, id_: str) -> None:
         self._keys = keys
+        self._name = name
         self._key = f"{keys.hosts}{name}"
         self._id = id_
         self._lease = 0
@@ -90,13 +91,18 @@ class HostKeys:
             name = each.key.removeprefix(self._keys.places)
             if name.isascii() and name.isdecimal() and len(name) <= 6:
                 taken[int(name)] = each
-        ours = sorted(n for n, each in taken.items() if self._is_ours(each))
+        # Hosts that are copies of one have its id as well.
+        ours = sorted(
+            n
+            for n, each in taken.items()
+            if self._is_ours(each) and _json(each).get("host") == self._name
+        )
         if self.place in ours:
             ours = [self.place]
         wanted = ours[0] if ours else next(n for n in range(MAX_HOSTS + 1) if n not in taken)
         key = f"{self._keys.places}{wanted}"
         revision = taken[wanted].revision if wanted in taken else 0
-        value = as_value({"id": self._id})
+        value = as_value({"id": self._id, "host": self._name})
         if await etcd.change({key: revision}, {key: value}, (), self._lease):
             self.place = wanted
 
