@@ -97,9 +97,10 @@ class Member:
         assert self._process is None
         shutil.rmtree(self.directory)
 
-    def ask(self, path: str, **asked: Any) -> dict[str, Any]:
+    def ask(self, path: str, token: str = "", **asked: Any) -> dict[str, Any]:
+        headers = {"Content-Type": "text/plain", **({"Authorization": token} if token else {})}
         request = Request(  # noqa: S310
-            f"{self.url}/v3/{path}", json.dumps(asked).encode(), {"Content-Type": "text/plain"}
+            f"{self.url}/v3/{path}", json.dumps(asked).encode(), headers
         )
         with urlopen(  # noqa: S310
             request, timeout=patient(5), context=self._tls
@@ -114,6 +115,7 @@ class Cluster:
     def __init__(
         self, directory: Path, count: int, options: Sequence[str] = (), pem: Path | None = None
     ) -> None:
+        self._token = ""
         self.members = [Member(f"m{number}", directory, options, pem) for number in range(count)]
         for member in self.members:
             member.cluster = ",".join(f"{each.name}={each.peer}" for each in self.members)
@@ -162,7 +164,7 @@ class Cluster:
     def _any(self, path: str, **asked: Any) -> dict[str, Any]:
         for member in self.members:
             with suppress(OSError):
-                return member.ask(path, **asked)
+                return member.ask(path, self._token, **asked)
         raise AssertionError("no member answers")
 
     def add_user(self, name: str, password: str, prefix: str) -> None:
@@ -178,6 +180,15 @@ class Cluster:
         }
         self._any("auth/role/grant", name=name, perm=allowed)
         self._any("auth/enable")
+
+    def become(self, name: str, password: str) -> None:
+        """From now on it is asked as that user."""
+        self._token = self._any("auth/authenticate", name=name, password=password)["token"]
+
+    def allow(self, name: str, prefix: str, how: str) -> None:
+        """Another range of keys, with READ, WRITE or READWRITE."""
+        allowed = {"permType": how, "key": packed(prefix), "range_end": packed(behind(prefix))}
+        self._any("auth/role/grant", name=name, perm=allowed)
 
     def put(self, key: str, value: str | bytes) -> None:
         self._any("kv/put", key=packed(key), value=packed(value))

@@ -42,7 +42,9 @@ SHOWN = 10  # names in a line
     metavar="N",
     help="Refuse a change unless N is the fleet's last one.",
 )
-@click.option("--force", is_flag=True, help="With weight: even if no destination is left.")
+@click.option(
+    "--force", is_flag=True, help="With weight: even if nobody is left to take connections."
+)
 @click.option("--wait", is_flag=True, help="Wait until every live host uses the change.")
 @click.option(
     "--timeout",
@@ -67,12 +69,13 @@ def fleet(admin: Where, action: str, what: tuple[str, ...], **given: Any) -> int
     weight    set weights of ROUTE on all hosts, as `tcpmux weight` does on one
     diff      what put would change, as this host sees it
     history   who changed what, when and why
-    undo      what the last change has changed is as before
+    undo      take back the last change of the fleet; a second time: make it again
     restore   write what is in force on this host into etcd, which has lost it
-    confirm   use what is in etcd, although it is older or has lost most routes
+    confirm   use what is in etcd, though it is older or has lost most routes
 
     put and delete keep weights that were set with weight, unless a document has other weights for
-    that route than before. With --wait the exit code is 1 if a live host does not have the change
+    that route than before. While a host holds back what is in etcd, it refuses all changes but
+    restore and confirm. With --wait the exit code is 1 if a live host does not have the change
     in time, or refuses it, and a line says which.
 
     \b
@@ -186,15 +189,16 @@ def _get(instance: Client, names: Sequence[str]) -> int:
     for name in names or sorted(found):
         if len(names or found) > 1:
             say(f"# {name}")
-        for line in found[name].splitlines():
-            say(line)
+        for line in found[name].removesuffix("\n").split("\n"):
+            say(line.removesuffix("\r"))
     return 0
 
 
 def _status_lines(found: FleetStatus) -> Iterator[str]:
     name, host = printable(found["name"]), printable(found["host"])
     if found["fleet_epoch"] is None:
-        yield f"fleet {name}: etcd does not answer; this host, {host}, has change {found['epoch']}"
+        says = "refuses" if found["etcd"].startswith("etcd refuses") else "does not answer"
+        yield f"fleet {name}: etcd {says}; this host, {host}, has change {found['epoch']}"
         yield f"  {printable(found['etcd'])}"
     else:
         yield f"fleet {name}: change {found['fleet_epoch']}; this host is {host}"

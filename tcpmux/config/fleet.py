@@ -111,9 +111,13 @@ def weights_from(value: Any) -> dict[str, int]:
 
 def document_name(value: Any) -> str:
     """Raises ValueError."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not is_document_name(value):
         raise ValueError("the name of a document is 1 to 63 letters, digits, '.', '_' or '-'")
-    return value
+    return str(value)
+
+
+def is_document_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def whole(value: Any, most: int) -> int:

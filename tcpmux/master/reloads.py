@@ -6,18 +6,20 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from tcpmux.config import Config, ConfigError, HostName, Problem, load_texts, read_texts
 from tcpmux.config.fleet import FleetState
 from tcpmux.errors import TcpmuxError, one_line, printable
-from tcpmux.master.change import Done
+from tcpmux.master.change import Done, Weights
 from tcpmux.master.changes import Changes, refusals_in_log
 from tcpmux.master.duty import Duty
 from tcpmux.master.fleet import FleetWeights, HostFleet, fitting, reweighted
 from tcpmux.master.names import LOOKUP_TIME, PROGRAM_TIME
 from tcpmux.master.reload import Reload, Sources, unknown_names
 from tcpmux.master.supervisor import Supervisor
+from tcpmux.master.weights import splits
 from tcpmux.shm._table import Table
 
 log = logging.getLogger("tcpmux.master")
@@ -53,7 +55,13 @@ class Reloads(Duty):
 
     def _read(self) -> Config:
         """Raises TcpmuxError."""
-        config = self._sources.read(self._fleet.state)
+        config, now = self._sources.read(self._fleet.state), self._changes.in_force.config
+        if config.fleet and now.fleet and config.fleet.keys != now.fleet.keys and now.fleet_routes:
+            raise TcpmuxError(
+                f"another fleet, {config.fleet.keys} instead of {now.fleet.keys}: its routes would "
+                "be gone until etcd answers: reload without `fleet` in the file before, or start "
+                "tcpmux anew"
+            )
         if self._fleet.waits and config.fleet is not None:
             raise TcpmuxError(
                 "routes of the fleet are in force that only etcd knows: they would be dropped; "
@@ -104,10 +112,26 @@ class Reloads(Duty):
                 unknown = unknown_names(config, self._changes.in_force) if look_up else []
                 if unknown:
                     return config, unknown
-                done = self._changes.apply(self._reload(config, by, wanted))
+                reload = self._reload(config, by, wanted)
+                weights = self._with_own(reload.weights, config, wanted, again)
+                done = self._changes.apply(replace(reload, weights=weights))
             self._changes.log_late_workers()
         self._fleet.state, self._fleet.waits = wanted, False
         return done
+
+    def _with_own(
+        self, weights: Weights, config: Config, wanted: FleetState, again: Collection[str]
+    ) -> Weights:
+        """Those of the fleet, except where it sets none now: there, what is in force stays, also
+        if it was set on this host alone."""
+        now, had = self._changes.in_force, self._fleet.state
+        if self._fleet.waits:
+            return weights  # nobody knows what the fleet had set
+        paths = {split.path for split in splits(now.image)}
+        set_now = {*again, *reweighted(now.config, config)}
+        set_now |= {p for p in paths if wanted.weights.get(p) != had.weights.get(p)}
+        new = {path: each for path, each in weights.items() if path in set_now or path not in paths}
+        return {**new, **{p: each for p, each in now.weights.items() if p not in set_now}}
 
     def preview_of_fleet(self, wanted: FleetState) -> Callable[[], dict[str, Any]]:
         """What it would change, to be worked out by somebody who can open no file. Raises

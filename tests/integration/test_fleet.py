@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tcpmux.control.client import AdminError, Client
+from tcpmux.halves import FLEET
 from tests.etcd_cluster import Cluster, cluster, settings, ways
 from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import upgrade
@@ -214,8 +215,8 @@ def test_a_document_that_is_wrong_is_refused_by_every_host_alike(
         ("routes: []\nadmin: {insecure: true}", "bad:2:1: admin: admin can't be in a document"),
         ("routes:\n- name: ${NOWHERE}", "environment variable NOWHERE is not set"),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: x}", "got a resource of Kubernetes"),
-        ("", "bad: the file is empty"),
         ('routes:\n- name: "a\\nb"', "bad:2:9: routes[0].name: expected 1 to 63 letters"),
+        ("", "bad: the file is empty"),
         ("- x", "bad:1:1: expected a mapping"),
     ],
 )
@@ -282,6 +283,16 @@ def test_values_that_make_no_sense_change_nothing(
     a.is_well()
     a.has(v1=100, v2=0)
     a.is_well()
+    for key, why in (
+        ("shop/x", "no such route or rule"),
+        ("none", "no such route or rule"),
+        ("shop", "no destination v9"),
+    ):
+        etcd.put(f"{KEYS}weights/{key}", json.dumps({"weights": {"v9": 1}}))
+        a.says(f"not used: {KEYS}weights/{key}: {why}: delete or mend it")
+        etcd.delete(f"{KEYS}weights/{key}")
+        a.is_well()
+    assert a.weights() == {"v1": 100, "v2": 0}
 
 
 # --- etcd fails -------------------------------------------------------------------------------
@@ -389,6 +400,8 @@ def test_etcd_that_is_wiped_takes_nothing_away(
     wait_for(lambda: none in a.proxy.run("fleet", "status").stdout, "hosts to say what they have")
     done = a.proxy.run("fleet", "restore", "--wait")
     assert (done.returncode, "v1 1->" in done.stdout) == (0, False)
+    assert "shop: v1=1, v2=3" in done.stdout
+    assert "shop: v1=1, v2=3" in b.proxy.run("fleet", "history").stdout
     for each in (a, b):
         each.is_well()
         assert each.weights() == {"v1": 1, "v2": 3}
@@ -408,6 +421,70 @@ def test_routes_that_vanish_from_etcd_stay_until_somebody_confirms(
     assert a.weights() is None
     done = a.proxy.run("fleet", "undo")  # tcpmux has not deleted it
     assert "change 2 (confirm) has changed nothing" in done.stderr
+
+
+def test_no_other_change_decides_on_what_is_held_back(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """It would list what is left as what is wanted, and all hosts would drop the rest."""
+    a, b = host("a"), host("b")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait").returncode == 0
+
+    def refuses(why: str) -> None:
+        for words in (("weight", "shop", "v1=1"), ("put", "-c", str(document)), ("undo",)):
+            done = b.proxy.run("fleet", *words)
+            assert (done.returncode, why in done.stderr) == (1, True), (words, done.stderr)
+        for each in (a, b):
+            assert each.weights() == {"v1": 1, "v2": 3}
+
+    etcd.delete(f"{KEYS}routes/")
+    refuses("not before somebody decides: 1 of 1 routes are gone from etcd (shop)")
+    etcd.delete(KEYS)
+    refuses("not before somebody decides: ")
+    c = host("c")  # which has never known any of it
+    c.is_well()
+    for number in range(1, 5):
+        done = c.proxy.run("fleet", "put", "-c", str(document), "--why", str(number))
+        assert done.returncode == 0, done.stderr
+    for each in (a, b):
+        each.says("change 4, made without change 2, in force here")
+        assert each.weights() == {"v1": 1, "v2": 3}
+    assert a.proxy.run("fleet", "restore", "--wait").returncode == 0
+    for each in (a, b, c):
+        each.is_well()
+        assert each.weights() == {"v1": 1, "v2": 3}
+
+
+def test_an_etcd_that_has_gone_back_is_noticed_by_its_revision(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """Where nothing but etcdctl has changed it since, so that no number has become less."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    before = etcd.get(KEYS)
+    for weight in range(1, 30):
+        etcd.put(f"{KEYS}weights/shop", json.dumps({"weights": {"v1": 0, "v2": weight}}))
+    a.has(v1=0, v2=29)
+    etcd.kill()
+    etcd.members[0].wipe()
+    a.says("etcd is not followed")
+    etcd.members[0].start()
+    wait_for(lambda: written(etcd, before), "the copy to be there")
+    a.says("etcd has change")
+    assert a.weights() == {"v1": 0, "v2": 29}
+    assert a.proxy.run("fleet", "confirm", "--wait").returncode == 0
+    a.has(v1=100, v2=0)
+
+
+def written(etcd: Cluster, keys: dict[str, bytes]) -> bool:
+    """Whether it has been; tells nobody why not."""
+    with suppress(AssertionError, OSError):
+        for key, value in keys.items():
+            if "/hosts/" not in key and "/places/" not in key:
+                etcd.put(key, value)
+        return True
+    return False
 
 
 def test_a_document_that_is_deleted_by_a_command_goes_at_once(
@@ -442,6 +519,30 @@ def test_etcd_that_is_compacted_is_read_anew(
         a.is_well()
 
 
+def test_etcd_without_room_is_still_followed(
+    start_proxy: StartProxy, tmp_path: Path, document: Path, port: int
+) -> None:
+    with cluster(tmp_path, options=["--quota-backend-bytes", "16777216"]) as etcd:
+        a = Host(start_proxy, etcd, tmp_path, "a", port)
+        assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+
+        def is_full() -> bool:
+            try:
+                etcd.put("/elsewhere", b"x" * 1_000_000)
+            except AssertionError:
+                return True
+            return False
+
+        wait_for(is_full, "etcd to be full")
+        done = a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=1")
+        assert done.returncode == 1
+        assert "etcd refuses: " in done.stderr
+        assert "space exceeded: make room" in done.stderr
+        etcd.delete(f"{KEYS}routes/")
+        a.says("1 of 1 routes are gone")
+        assert talk(a.port) == "one x"
+
+
 def test_a_host_that_is_cut_off_lags_and_is_named(
     host: StartHost, etcd: Cluster, document: Path
 ) -> None:
@@ -474,6 +575,9 @@ def test_a_watch_that_says_nothing_is_found_out(
         a.has(v1=0, v2=1)
         a.proxy.says("the watch does not tell of what has changed")
         a.is_well()
+        way.forget_watches()
+        etcd.put(f"{KEYS}weights/shop", json.dumps({"weights": {"v1": 5, "v2": 5}}))
+        wait_for(lambda: a.weights() == {"v1": 5, "v2": 5}, "it to be found out", patient(40))
 
 
 def test_slow_etcd_is_as_good_as_none_and_harms_nobody(
@@ -597,6 +701,12 @@ def test_etcd_with_tls_that_knows_hosts_by_their_certificates(
         d.has(v1=100, v2=0)
 
 
+def test_etcd_without_tls_that_is_asked_with_it(host: StartHost, etcd: Cluster) -> None:
+    a = host("a", urls=[url.replace("http:", "https:") for url in etcd.urls])
+    a.says("speak TLS")
+    a.says("its endpoint is http://")
+
+
 def test_etcd_with_users(
     start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, document: Path, port: int
 ) -> None:
@@ -622,6 +732,22 @@ def test_etcd_with_users(
     password.chmod(0o644)
     d = Host(start_proxy, etcd, tmp_path, "d", port, fleet=settings(etcd.urls, "d", **whom))
     d.says("others may read it (mode 0644)")
+
+
+def test_hosts_that_are_copies_of_one_have_places_of_their_own(
+    host: StartHost, etcd: Cluster, tmp_path: Path
+) -> None:
+    """Whose files in state_dir are the same."""
+    a, b = host("a"), host("b")
+    for each in (a, b):
+        each.is_well()
+        each.proxy.stop()
+    (one,), (two,) = (list((tmp_path / f"state-{name}").glob("fleet*")) for name in "ab")
+    two.write_bytes(one.read_bytes())
+    for each in (a, b):
+        each.proxy.start()
+        each.is_well()
+    assert sorted(etcd.get(f"{KEYS}places/")) == [f"{KEYS}places/0", f"{KEYS}places/1"]
 
 
 def test_two_hosts_of_one_name_are_noticed(host: StartHost, document: Path) -> None:
@@ -673,6 +799,147 @@ def test_documents_keep_weights_unless_they_have_others(host: StartHost, documen
     assert a.weights() == {"v1": 50, "v2": 0}
 
 
+def test_documents_leave_weights_that_one_host_has_by_itself(
+    host: StartHost, document: Path, tmp_path: Path, one: EchoServer
+) -> None:
+    """Until the fleet sets these again."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    a.proxy.client.set_weights("shop", {"v1": 7, "v2": 7})
+    other = tmp_path / "other.yaml"
+    made = route("other", free_port(), v1=(1, one.address))
+    other.write_text(yaml.safe_dump({"routes": [made]}))
+    assert a.proxy.run("fleet", "put", "-c", str(other), "--wait").returncode == 0
+    assert a.weights() == {"v1": 7, "v2": 7}
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "v2=0", "--wait").returncode == 0
+    assert a.weights() == {"v1": 1, "v2": 0}
+    a.proxy.client.set_weights("shop", {"v1": 100, "v2": 0})  # those of the document
+    text = document.read_text()
+    document.write_text(text.replace("weight: 0", "weight: 0\n    max_connections: 9"))
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.weights() == {"v1": 100, "v2": 0}
+    document.write_text(document.read_text().replace("weight: 100", "weight: 50"))
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    assert a.weights() == {"v1": 50, "v2": 0}
+
+
+def test_a_document_that_is_no_text_takes_nothing_away(
+    host: StartHost, etcd: Cluster, document: Path, tmp_path: Path, one: EchoServer
+) -> None:
+    """Another one that is put is not to delete it, which all hosts would follow."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    etcd.put(f"{KEYS}routes/shop", b"\xff")
+    a.says("routes/shop: line 1 is not UTF-8")
+    other = tmp_path / "other.yaml"
+    made = route("other", free_port(), v1=(1, one.address))
+    other.write_text(yaml.safe_dump({"routes": [made]}))
+    done = a.proxy.run("fleet", "put", "-c", str(other))
+    assert "line 1 is not UTF-8: put it anew, or delete it" in done.stderr
+    assert "put it anew, or delete it" in a.proxy.run("fleet", "confirm").stderr
+    assert a.weights() == {"v1": 100, "v2": 0}
+    assert a.proxy.run("fleet", "delete", "shop", "--wait").returncode == 0
+    assert a.weights() is None
+
+
+def test_undo_writes_nothing_but_routes_and_weights(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    for key in ("/elsewhere", f"{KEYS}version", f"{KEYS}weights/\ud800"):
+        change = {"kind": "put", "before": {key: "x"}, "after": {key: None}}
+        etcd.put(f"{KEYS}before/{1:012}", json.dumps(change))
+        done = a.proxy.run("fleet", "undo")
+        assert (done.returncode, "change 1 makes no sense" in done.stderr) == (1, True)
+    assert etcd.get("/elsewhere") == {}
+
+
+def test_the_history_is_bounded_also_where_numbers_have_jumped(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    """As after a restore of etcd, and whatever somebody has put there."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    for number in range(2, 150):
+        when: Any = 1e30 if number % 2 else "never"
+        etcd.put(f"{KEYS}history/{number:012}", json.dumps({"epoch": number, "when": when}))
+    done = a.proxy.run("fleet", "history")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 100), done.stderr
+    version = json.loads(etcd.get(f"{KEYS}version")[f"{KEYS}version"])
+    etcd.put(f"{KEYS}version", json.dumps({**version, "epoch": 500}))
+    assert a.proxy.run("fleet", "weight", "shop", "v1=1", "--wait").returncode == 0
+    assert list(etcd.get(f"{KEYS}history/")) == [f"{KEYS}history/{501:012}"]
+    done = a.proxy.run("fleet", "weight", "shop", "v1=0", "v2=0", "--force")
+    assert (done.returncode, "which a fleet can't have" in done.stderr) == (1, True)
+
+
+def test_a_user_that_may_not_write_follows_and_says_so_once(
+    start_proxy: StartProxy, etcd: Cluster, tmp_path: Path, document: Path, port: int
+) -> None:
+    etcd.put(f"{KEYS}routes/shop", document.read_text())
+    etcd.add_user("tcpmux", "s3cret", f"{KEYS}routes/")
+    password = tmp_path / "password"
+    password.write_text("s3cret\n")
+    password.chmod(0o600)
+    whom = {"user": "tcpmux", "password_file": str(password)}
+    fleet = settings(etcd.urls, "a", **whom)
+    etcd.become("root", "s3cret")
+    etcd.allow("tcpmux", KEYS, "READ")
+    a = Host(start_proxy, etcd, tmp_path, "a", port, fleet=fleet)
+    a.says("permission denied")
+    a.has(v1=100, v2=0)
+    etcd.put(f"{KEYS}weights/shop", '{"weights": {"v1": 0, "v2": 1}}')
+    a.has(v1=0, v2=1)
+    assert a.proxy.log.count("etcd is not followed") == 1
+    assert "follows etcd at" not in a.proxy.log
+
+
+def test_another_fleet_by_a_reload_would_drop_all_routes(host: StartHost, document: Path) -> None:
+    """By a slip of the pen as well."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    file = Path(a.proxy.file)
+    file.write_text(file.read_text().replace("prod", "prdo"))
+    a.proxy.signal(signal.SIGHUP)
+    a.proxy.says("another fleet, /tcpmux/prdo/ instead of /tcpmux/prod/: its routes would be gone")
+    assert talk(a.port) == "one x"
+
+
+def test_a_number_that_nobody_can_have_reached_jams_nothing(
+    host: StartHost, etcd: Cluster, document: Path
+) -> None:
+    a, b = host("a"), host("b")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    version = json.loads(etcd.get(f"{KEYS}version")[f"{KEYS}version"])
+    etcd.put(f"{KEYS}version", json.dumps({**version, "epoch": 1 << 53}))
+    for each in (a, b):
+        each.says("nobody makes so many")
+    assert a.proxy.run("fleet", "restore", "--wait").returncode == 0
+    for each in (a, b):
+        each.is_well()
+    done = b.proxy.run("fleet", "weight", "shop", "v1=1", "v2=3", "--wait")
+    assert (done.returncode, "change 3" in done.stdout) == (0, True)
+
+
+def test_what_was_not_kept_is_kept_as_soon_as_control_is_back(
+    host: StartHost, etcd: Cluster, document: Path, tmp_path: Path
+) -> None:
+    """It may have been killed between putting it in force and writing it down."""
+    a = host("a")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
+    (state,) = (path for path in (tmp_path / "state-a").iterdir() if "fleet" in path.name)
+
+    def is_kept() -> bool:
+        with state.open("rb") as file:
+            return FLEET.read(file.fileno()) is not None
+
+    wait_for(is_kept, "it to be on the disk")
+    os.truncate(state, 0)
+    os.kill(a.proxy.control_pid(), signal.SIGKILL)
+    wait_for(is_kept, "it to be on the disk again")
+
+
 def test_an_instance_in_no_fleet_says_so(start_proxy: StartProxy, one: EchoServer) -> None:
     proxy = start_proxy({"routes": [route("r", free_port(), v1=(1, one.address))]})
     assert proxy.status()["fleet"] is None
@@ -699,12 +966,6 @@ def test_changes_at_the_same_time_are_one_after_the_other(
     ]
     for thread in threads:
         thread.start()
-def test_etcd_without_tls_that_is_asked_with_it(host: StartHost, etcd: Cluster) -> None:
-    a = host("a", urls=[url.replace("http:", "https:") for url in etcd.urls])
-    a.says("speak TLS")
-    a.says("its endpoint is http://")
-
-
     for thread in threads:
         thread.join(patient(60))
     assert sorted(epochs) == list(range(2, 18))
@@ -732,22 +993,6 @@ def test_what_only_one_host_can_not_do_is_tried_again(host: StartHost, document:
 def test_documents_of_any_size_are_bounded(host: StartHost, etcd: Cluster, document: Path) -> None:
     a = host("a", urls=[etcd.urls[0].replace("127.0.0.1", "localhost")])
     a.is_well()
-def test_hosts_that_are_copies_of_one_have_places_of_their_own(
-    host: StartHost, etcd: Cluster, tmp_path: Path
-) -> None:
-    """Whose files in state_dir are the same."""
-    a, b = host("a"), host("b")
-    for each in (a, b):
-        each.is_well()
-        each.proxy.stop()
-    (one,), (two,) = (list((tmp_path / f"state-{name}").glob("fleet*")) for name in "ab")
-    two.write_bytes(one.read_bytes())
-    for each in (a, b):
-        each.proxy.start()
-        each.is_well()
-    assert sorted(etcd.get(f"{KEYS}places/")) == [f"{KEYS}places/0", f"{KEYS}places/1"]
-
-
     text = document.read_text()
     document.write_text(text + f"# {'x' * 1_400_000}\n")
     done = a.proxy.run("fleet", "put", "-c", str(document))
@@ -767,6 +1012,7 @@ ROWS: dict[str, Callable[..., None]] = {
     "etcd is cut off from some hosts": test_a_host_that_is_cut_off_lags_and_is_named,
     "etcd is slow": test_slow_etcd_is_as_good_as_none_and_harms_nobody,
     "etcd is compacted": test_etcd_that_is_compacted_is_read_anew,
+    "etcd has no room left": test_etcd_without_room_is_still_followed,
     "etcd is wiped": test_etcd_that_is_wiped_takes_nothing_away,
     "more than half of the routes vanish": (
         test_routes_that_vanish_from_etcd_stay_until_somebody_confirms

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-from tcpmux.config.fleet import FleetState
+from tcpmux.config.fleet import Etcd as EtcdSettings
+from tcpmux.config.fleet import Fleet, FleetState
 from tcpmux.control.fleet import etcd as client
+from tcpmux.control.fleet.agent import Agent
 from tcpmux.control.fleet.contents import Contents, Keys, as_value, digest
 from tcpmux.control.fleet.etcd import Access, Away, Compacted, Denied, Etcd, EtcdError
 from tcpmux.control.fleet.hosts import host_from
+from tcpmux.control.fleet.saved import SavedFleet
 from tcpmux.control.fleet.values import KeyValue, Malformed, behind, key_value, number, packed
 from tests.support import patient
 
@@ -163,9 +166,6 @@ def test_what_another_member_would_refuse_as_well_is_a_refusal() -> None:
         made_of(http({"token": "a\r\nb: c"}), ranged, user="u")
 
 
-def test_a_watch_that_can_not_go_on_says_why() -> None:
-    with pytest.raises(Compacted):
-        made_of(http({"result": {"canceled": True, "compact_revision": "9"}}), watched)
 def test_a_watch_whose_token_is_over_begins_anew() -> None:
     """Another member, or another token, may do."""
     with pytest.raises(Away, match="invalid auth token"):
@@ -215,6 +215,9 @@ def test_tls_on_one_side_alone_is_said() -> None:
         made_of(wrong, ranged)
 
 
+def test_a_watch_that_can_not_go_on_says_why() -> None:
+    with pytest.raises(Compacted):
+        made_of(http({"result": {"canceled": True, "compact_revision": "9"}}), watched)
 
 
 @pytest.mark.parametrize("ask", [ranged, watched])
@@ -275,6 +278,41 @@ def test_weights_that_make_no_sense_are_those_before() -> None:
         assert not found.wrong_document()
 
 
+@pytest.mark.parametrize("weights", [{"v1": 0, "v2": 0}, {"v\n1": 1}, {"\ud800": 1}])
+def test_weights_that_nobody_could_follow_are_wrong(weights: dict[str, int]) -> None:
+    before = FleetState(KEYS.prefix, {}, {"shop": {"v1": 7}})
+    value = json.dumps({"weights": weights}).encode()
+    found = contents(weights__shop=value)
+    assert found.state(before).weights == {"shop": {"v1": 7}}
+    assert set(found.wrong) == {KEYS.weights("shop")}
+    path = KEYS.weights("sh\x1b[2Jop")
+    found.take([KeyValue(path, as_value(WEIGHTS), 1)])
+    assert path in found.wrong
+
+
+def test_there_is_an_end_to_what_is_kept() -> None:
+    found = Contents(KEYS)
+    large = b" " * (3 << 20)
+    found.take(KeyValue(KEYS.document(f"d{n}"), large, n) for n in range(1, 10))
+    assert (len(found.documents), found.is_full) == (2, True)
+    assert "at most 1000 documents, of 8 MiB together" in found.wrong_document()
+    found = Contents(KEYS)
+    found.take(KeyValue(KEYS.weights(f"r{n}"), as_value(WEIGHTS), n) for n in range(1, 4100))
+    assert (len(found.weights), found.is_full) == (4000, True)
+    assert FleetState.from_json(found.state(FleetState()).as_json()).weights == found.weights
+
+
+def test_what_a_watch_has_not_told_is_found() -> None:
+    found = contents(routes__shop=b"routes: []", weights__shop=as_value(WEIGHTS))
+    kvs = [KeyValue(key, b"", revision) for key, revision in found.revisions.items()]
+    assert not found.misses(kvs, 2)
+    assert found.misses([*kvs, KeyValue(KEYS.version, b"", 3)], 3)
+    assert found.misses(kvs[:1], 3)  # the other has been deleted
+    assert not found.misses(kvs[:1], 1)  # it has been written since
+    assert found.misses([KeyValue(KEYS.version, b"", 3)], 3, KEYS.version)
+    assert not found.misses([], 3, KEYS.version)
+
+
 def test_no_bytes_in_any_key_are_a_fault() -> None:
     """Drawn at random: JSON that is nearly right, and bytes that are nothing."""
     chance = random.Random(11)
@@ -296,6 +334,31 @@ def test_no_bytes_in_any_key_are_a_fault() -> None:
         assert all(isinstance(each, str) for each in own)
         assert all(isinstance(each, (int, str)) for each in host.values())
         assert host["workers_done"] <= host["workers"]
+
+
+def test_an_etcd_that_comes_and_goes_does_not_fill_the_log() -> None:
+    said: list[str] = []
+
+    async def run() -> None:
+        fleet = Fleet("prod", EtcdSettings(("http://127.0.0.1:1",)))
+        agent = Agent(fleet, Access(("http://127.0.0.1:1",)), SavedFleet(None, "x"), dict, "test")
+
+        async def told(_level: int, text: str) -> None:
+            said.append(text)
+
+        agent._told = told  # type: ignore[method-assign,assignment]
+        agent._etcd = Etcd(Access(("http://127.0.0.1:1",)), "test")
+        for attempt in range(50):
+            agent._is_away(f"{attempt}")
+            await asyncio.sleep(0)
+            agent._is_back()
+            await asyncio.sleep(0)
+        await agent.close()
+
+    asyncio.run(run())
+    assert len(said) == 2
+    assert said[0].startswith("etcd is not followed: 0")
+    assert said[1].startswith("follows etcd at")
 
 
 def test_small_things() -> None:

@@ -19,7 +19,7 @@ from tcpmux.control.fleet.agent import Agent
 from tcpmux.control.fleet.changes import FleetChanges
 from tcpmux.control.fleet.etcd import Access
 from tcpmux.control.fleet.hosts import MAX_OWN_WEIGHTS
-from tcpmux.control.fleet.own_weights import Weights, own_weights
+from tcpmux.control.fleet.own_weights import Weights, own_weights, unfit_weights
 from tcpmux.control.fleet.saved import SavedFleet
 from tcpmux.control.rollouts import boot_id
 from tcpmux.errors import TcpmuxError
@@ -98,5 +98,6 @@ class Facts:
             "workers": len(running),
             "workers_done": done,
             "own_weights": list(islice(own_weights(image, weights), MAX_OWN_WEIGHTS)),
+            "unfit": dict(islice(unfit_weights(image, weights), MAX_OWN_WEIGHTS)),
             **self._counts,
         }

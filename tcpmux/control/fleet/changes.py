@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tcpmux.config.fleet import MAX_EPOCH, NO_FLEET, document_name, whole
-from tcpmux.control.fleet.agent import Agent
+from tcpmux.config.fleet import MAX_EPOCH, NO_FLEET, document_name, is_document_name, whole
+from tcpmux.control.fleet.agent import MAX_JUMP, Agent
 from tcpmux.control.fleet.contents import Contents, as_value, digest, shown
 from tcpmux.control.fleet.etcd import Away, EtcdError, Range
 from tcpmux.control.fleet.hosts import MAX_HOSTS, host_from
 from tcpmux.control.fleet.values import KeyValue, Malformed, behind, decoded
 from tcpmux.control.master_link import MasterRefused
+from tcpmux.control.request_values import is_text
 from tcpmux.errors import listed, printable
 
 ATTEMPTS = 10
@@ -84,8 +85,7 @@ class FleetChanges:
                 why = str(error)
                 self._agent.etcd.leave()
             except EtcdError as error:
-                why = str(error)
-                break
+                raise MasterRefused("refused", f"etcd refuses: {error}") from None
         raise MasterRefused("refused", f"etcd does not answer: {why}")
 
     async def documents(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class FleetChanges:
             "host": agent.fleet.host_name,
             "epoch": agent.epoch,
             "problem": agent.problem(),
-            "since": agent.since,
+            "since": agent.problem_since,
             "fleet_epoch": None,
             "documents": [],
             "weights": [],
@@ -147,24 +147,24 @@ class FleetChanges:
     async def history(self) -> dict[str, Any]:
         keys = self._keys
         found = await self._asking(
-            lambda: self._agent.etcd.range(keys.history, behind(keys.history), KEPT + 10)
+            lambda: self._agent.etcd.range(keys.history, behind(keys.history))
         )
-        entries = []
+        entries: dict[int, dict[str, Any]] = {}
         for each in found.found:
             with suppress(Malformed, ValueError):
                 value = decoded(each.value or b"")
-                when = value.get("when")
-                entries.append(
-                    {
-                        "epoch": whole(value.get("epoch"), MAX_EPOCH),
+                when: Any = value.get("when")
+                epoch = whole(value.get("epoch"), MAX_EPOCH)
+                if each.key == keys.entry(epoch):
+                    entries[epoch] = {
+                        "epoch": epoch,
                         "kind": shown(value.get("kind"), 20),
                         "who": shown(value.get("who")),
-                        "when": when if isinstance(when, (int, float)) else 0,
+                        "when": when if type(when) in (int, float) and 0 <= when < 1e12 else 0,
                         "why": shown(value.get("why")),
                         "text": shown(value.get("text")),
                     }
-                )
-        return {"entries": entries}
+        return {"entries": [entries[epoch] for epoch in sorted(entries)[-KEPT:]]}
 
     # --- changing ---------------------------------------------------------------------------
 
@@ -189,6 +189,12 @@ class FleetChanges:
                     f"`tcpmux weight`",
                 )
             wanted: dict[str, int] = found["weights"]
+            if not any(wanted.values()):
+                raise MasterRefused(
+                    "refused",
+                    f"{route}: all weights would be 0, which a fleet can't have; `tcpmux weight "
+                    "--force` sets them on one host",
+                )
             before = now.contents.weights.get(route)
             shown_as = ", ".join(f"{name}={weight}" for name, weight in wanted.items())
             key = self._keys.weights(route)
@@ -210,23 +216,26 @@ class FleetChanges:
         **more: Any,
     ) -> dict[str, Any]:
         """Documents, by name. only: there are to be no others. Raises TcpmuxError."""
-        try:
-            wanted = {document_name(file["name"]): file["content"] for file in files}
-            gone = [document_name(name) for name in delete]
-        except ValueError as error:
-            raise MasterRefused("invalid", str(error)) from None
+        wanted = {file["name"]: file["content"] for file in files}
+        for name in wanted:
+            try:
+                document_name(name)
+            except ValueError as error:
+                raise MasterRefused("invalid", f"{printable(name)[:100]!r}: {error}") from None
         if len(wanted) < len(files):
             raise MasterRefused("invalid", "two files would be the same document")
 
         async def build(now: Now) -> Plan:
             there = now.contents.documents
-            missing = [name for name in gone if name not in there]
+            missing = [n for n in delete if self._keys.document(n) not in now.contents.revisions]
             if missing:
                 known = listed(sorted(there), 20) or "none"
                 raise MasterRefused(
                     "not_found", f"the fleet has no document {missing[0]!r}; there are: {known}"
                 )
-            left = {} if only else {n: text for n, text in there.items() if n not in gone}
+            if not only:
+                self._refuse_what_is_wrong(now, {*wanted, *delete})
+            left = {} if only else {n: text for n, text in there.items() if n not in delete}
             return await self._documents_plan(now, {**left, **wanted}, "put")
 
         if dry_run:
@@ -246,7 +255,8 @@ class FleetChanges:
         state = contents.state(self._agent.state or NO_FLEET)
         state = replace(state, documents=wanted, weights=weights or state.weights)
         found = await self._agent.check(state)
-        there = {key.removeprefix(keys.first) for key in now.values if key.startswith(keys.first)}
+        every = now.contents.revisions  # also of those that are wrong
+        there = {key.removeprefix(keys.first) for key in every if key.startswith(keys.first)}
         put = {n: text for n, text in wanted.items() if contents.documents.get(n) != text}
         gone = sorted(there - wanted.keys())
         words = [*(f"{n} written" for n in sorted(put)), *(f"{n} deleted" for n in gone)]
@@ -270,7 +280,7 @@ class FleetChanges:
             "restore": self._restore,
             "confirm": self._confirm,
         }
-        return await self._change(builds[action], who, **more)
+        return await self._change(builds[action], who, decides=action != "undo", **more)
 
     async def _undo(self, now: Now) -> Plan:
         epoch = now.contents.epoch
@@ -281,7 +291,9 @@ class FleetChanges:
             entry = decoded(found.found[0].value or b"")
             before, after = dict(entry["before"]), dict(entry["after"])
         except (Malformed, KeyError, TypeError, ValueError):
-            raise MasterRefused("refused", f"change {epoch} makes no sense in etcd") from None
+            before, after = dict[str, Any](), {"": ""}
+        if before.keys() != after.keys() or not all(map(self._may_undo, before.items())):
+            raise MasterRefused("refused", f"change {epoch} makes no sense in etcd")
         if not before:
             kind = shown(entry.get("kind"), 20)
             raise MasterRefused("refused", f"change {epoch} ({kind}) has changed nothing")
@@ -303,6 +315,12 @@ class FleetChanges:
             plan.answer["changes"] += (await self._agent.check(state))["changes"][:MAX_LINES]
         return plan
 
+    def _may_undo(self, item: tuple[str, Any]) -> bool:
+        """Whoever may write one key into etcd is not to have others written by us."""
+        key, text = item
+        is_ours = key.startswith((self._keys.first, self._keys.weights("")))
+        return is_text(key) and is_ours and (text is None or is_text(text))
+
     async def _restore(self, now: Now) -> Plan:
         state = self._agent.state or NO_FLEET
         if not state.documents:
@@ -312,11 +330,22 @@ class FleetChanges:
             if now.contents.weights.get(path) != weights:
                 value = {"weights": dict(weights), "why": "restored", "when": round(time.time(), 3)}
                 plan.put[self._keys.weights(path)] = as_value(value).decode()
+                said = ", ".join(f"{name}={weight}" for name, weight in weights.items())
+                plan.answer["changes"].append(f"{path}: {said}")
         there = set(now.contents.weights) - set(state.weights)
         plan.delete += [self._keys.weights(path) for path in there]
+        plan.text = printable(listed([plan.text, *plan.answer["changes"]], 10))
         return plan
 
+    def _refuse_what_is_wrong(self, now: Now, but: Collection[str]) -> None:
+        """What hosts have of such documents would be taken from them. Raises MasterRefused."""
+        first = self._keys.first
+        for key, why in now.contents.wrong.items():
+            if key.startswith(first) and key.removeprefix(first) not in but:
+                raise MasterRefused("refused", f"{why}: put it anew, or delete it")
+
     async def _confirm(self, now: Now) -> Plan:
+        self._refuse_what_is_wrong(now, ())
         plan = await self._documents_plan(now, dict(now.contents.documents), "confirm")
         plan.text = "what is there is confirmed"
         return plan
@@ -332,46 +361,81 @@ class FleetChanges:
         }
 
     def _next(self, now: Now) -> int:
-        """Greater than all that this host knows of, even if etcd has forgotten it."""
-        return max(now.contents.epoch, self._agent.epoch) + 1
+        """Greater than all that this host knows of, even if etcd has forgotten it; and than what is
+        there, if that makes sense."""
+        here, there = self._agent.epoch, now.contents.epoch
+        return (here if here and there > here + MAX_JUMP else max(here, there)) + 1
 
     async def _change(
-        self, build: Build, who: str, *, why: str = "", epoch: int | None = None
+        self,
+        build: Build,
+        who: str,
+        *,
+        why: str = "",
+        epoch: int | None = None,
+        decides: bool = False,
     ) -> dict[str, Any]:
-        """epoch: the last change must be this one. Raises TcpmuxError."""
+        """epoch: the last change must be this one. decides: on what hosts hold back, which nothing
+        else may: it would list what is there as what is wanted. Raises TcpmuxError."""
         ours = secrets.token_hex(8)
+        unsure: list[int] = []  # epochs that may have become ours
         reason, answer = "", dict[str, Any]()
         for _ in range(ATTEMPTS):
             now = await self._read()
-            if now.contents.id == ours:  # it was done, and the answer got lost
-                return {**answer, "epoch": now.contents.epoch}
+            for each in unsure:  # it was done, and the answer got lost
+                if await self._is_by(each, ours):
+                    return {**answer, "epoch": each}
             if epoch is not None and epoch != now.contents.epoch:
                 raise MasterRefused(
                     "refused",
                     f"the last change of the fleet is {now.contents.epoch}, not {epoch}: look at "
                     "`tcpmux fleet history`",
                 )
+            held = "" if decides else await self._agent.held_back(now.contents)
+            if held:
+                raise MasterRefused("refused", f"not before somebody decides: {held}")
             plan = await build(now)
             answer = plan.answer
             wanted = self._next(now)
-            put, delete = self._writes(now, plan, wanted, ours, self._by(who, now, {"why": why}))
+            decided = wanted if decides else now.contents.decided
+            by = {**self._by(who, now, {"why": why}), "id": ours}
+            put, delete = self._writes(now, plan, wanted, decided, by)
             revisions = now.contents.revisions
             touched = (self._keys.version, *plan.put, *plan.delete)
             try:
                 if await self._agent.etcd.change(
-                    {key: revisions.get(key, 0) for key in touched}, put, delete
+                    {key: revisions.get(key, 0) for key in touched},
+                    put,
+                    delete,
+                    ranges=self._over(wanted),
                 ):
                     return {**answer, "epoch": wanted}
                 reason = "others change the fleet at the same time"
             except Away as error:
-                reason = f"etcd does not answer: {error}"
+                reason = f"etcd does not say that it is done: {error}"
+                unsure.append(wanted)
                 self._agent.etcd.leave()
             except EtcdError as error:
                 raise MasterRefused("refused", f"etcd refuses: {error}") from None
+        if unsure:
+            raise MasterRefused("refused", f"{reason}; see `tcpmux fleet history` whether it is")
         raise MasterRefused("refused", f"{reason}: try again")
 
+    async def _is_by(self, epoch: int, id_: str) -> bool:
+        """Whether that change is the one with that id. Raises MasterRefused."""
+        found = await self._asking(lambda: self._agent.etcd.range(self._keys.entry(epoch)))
+        with suppress(Malformed):
+            return any(decoded(each.value or b"").get("id") == id_ for each in found.found)
+        return False
+
+    def _over(self, epoch: int) -> dict[str, str]:
+        """What is kept of changes that are long ago, also where their numbers have jumped."""
+        keys = self._keys
+        kept = {keys.entry: KEPT, keys.before: KEPT_BEFORE}
+        return {of(0): of(epoch - most + 1) for of, most in kept.items() if epoch > most}
+
     def _writes(
-        self, now: Now, plan: Plan, epoch: int, id_: str, by: Mapping[str, Any]
+        self, now: Now, plan: Plan, epoch: int, decided: int, by: Mapping[str, Any]
     ) -> tuple[dict[str, bytes], list[str]]:
         """(what is put, what is deleted), with version and history. Raises MasterRefused."""
         keys = self._keys
@@ -385,8 +449,13 @@ class FleetChanges:
             "after": {key: digest(plan.put[key]) if key in plan.put else None for key in touched},
         }
         documents = {name: digest(text) for name, text in after.contents.documents.items()}
+        for key in after.contents.wrong:  # it is there, and what hosts have of it is wanted
+            name = key.removeprefix(keys.first)
+            if name != key and is_document_name(name):
+                documents[name] = ""
         put = {key: text.encode() for key, text in plan.put.items()}
-        put[keys.version] = as_value({"epoch": epoch, "id": id_, "documents": documents})
+        version = {"epoch": epoch, "id": by["id"], "decided": decided, "documents": documents}
+        put[keys.version] = as_value(version)
         put[keys.entry(epoch)] = as_value(entry)
         put[keys.before(epoch)] = as_value(before)
         size = sum(map(len, put.values()))
@@ -397,9 +466,7 @@ class FleetChanges:
                 f"for undo) are more than etcd takes at once, {MAX_TOUCHED} and {MAX_REQUEST}: put "
                 "some of them at a time",
             )
-        over = [keys.entry(epoch - KEPT)] if epoch > KEPT else []
-        over += [keys.before(epoch - KEPT_BEFORE)] if epoch > KEPT_BEFORE else []
-        return put, [*plan.delete, *over]
+        return put, plan.delete
 
 
 def _after(now: Now, plan: Plan) -> Now:
@@ -409,4 +476,7 @@ def _after(now: Now, plan: Plan) -> Now:
         values.pop(key, None)
     contents = Contents(now.contents.keys)
     contents.take(KeyValue(key, text.encode(), 0) for key, text in values.items())
+    touched = {*plan.put, *plan.delete}
+    wrong = {key: why for key, why in now.contents.wrong.items() if key not in touched}
+    contents.wrong.update(wrong)  # also of what is no text
     return Now(contents, values)

@@ -1,7 +1,8 @@
 """What a fleet has in etcd. Runs in control.
 
     routes/NAME      a document, as it was written
-    version          epoch, id, documents: name -> SHA-256: what the last change through tcpmux left
+    version          epoch, id, decided, documents: name -> SHA-256: what the last change through
+                     tcpmux left
     weights/ROUTE    weights, epoch, who, when, why; also of ROUTE/RULE
     history/NUMBER   what changed with that epoch, who wanted it, when and why
     before/NUMBER    what was there before, of the last few
@@ -20,8 +21,11 @@ from hashlib import sha256
 from typing import Any
 
 from tcpmux.config.fleet import (
+    MAX_ALL,
+    MAX_DOCUMENTS,
     MAX_EPOCH,
     MAX_PATH,
+    MAX_PATHS,
     FleetState,
     document_name,
     weights_from,
@@ -81,7 +85,8 @@ class Told:
 @dataclass(slots=True)
 class Contents:
     """Of the keys that hosts watch. revisions: of each key. wrong: what is there and can't be used,
-    by key."""
+    by key. decided: the epoch in which an operator has said last, by restore or confirm, that what
+    was there then is right. is_full: there is more than is kept here."""
 
     keys: Keys
     documents: dict[str, str] = field(default_factory=dict)
@@ -90,6 +95,8 @@ class Contents:
     epoch: int = 0
     id: str = ""
     digests: Mapping[str, str] | None = None  # None: there is no version
+    decided: int = 0
+    is_full: bool = False
     revisions: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
 
@@ -112,27 +119,43 @@ class Contents:
         if part == "routes":
             self.documents.pop(name, None)
             if value is not None:
-                self.documents[document_name(name)] = _as_text(value)
+                text = _as_text(value)
+                others = sum(map(len, self.documents.values()))
+                if len(self.documents) >= MAX_DOCUMENTS or others + len(text) > MAX_ALL:
+                    self.is_full = True
+                    raise ValueError(
+                        f"a fleet has at most {MAX_DOCUMENTS} documents, of {MAX_ALL >> 20} MiB "
+                        "together"
+                    )
+                self.documents[document_name(name)] = text
         elif part == "weights":
             self.weights.pop(name, None)
             self.told.pop(name, None)
             if value is not None:
                 self._weights(name, decoded(value))
         elif part == "version" and not name:
-            self.epoch, self.id, self.digests = 0, "", None
+            self.epoch, self.id, self.digests, self.decided = 0, "", None, 0
             if value is not None:
                 found = decoded(value)
                 self.epoch = whole(found.get("epoch"), MAX_EPOCH)
                 self.id = shown(found.get("id"))
+                self.decided = whole(found.get("decided", 0), MAX_EPOCH)
                 self.digests = {
                     document_name(each): shown(hash_)
                     for each, hash_ in mapping(found.get("documents")).items()
                 }
 
     def _weights(self, path: str, found: Mapping[str, Any]) -> None:
-        if not 0 < len(path) <= MAX_PATH:
+        if not 0 < len(path) <= MAX_PATH or not path.isprintable():
             raise ValueError("expected the name of a route")
         made = weights_from(found.get("weights"))
+        if not all(name.isprintable() for name in made):
+            raise ValueError("expected names of destinations")
+        if not any(made.values()):
+            raise ValueError("all weights are 0: nobody would be left to take connections")
+        if len(self.weights) >= MAX_PATHS:
+            self.is_full = True
+            raise ValueError(f"a fleet has at most {MAX_PATHS} weights")
         when: Any = found.get("when")
         self.told[path] = Told(
             whole(found.get("epoch", 0), MAX_EPOCH),
@@ -152,6 +175,18 @@ class Contents:
         """Whether these are the documents that the last change through tcpmux has left."""
         here = {name: digest(text) for name, text in self.documents.items()}
         return self.digests is not None and dict(self.digests) == here
+
+    def misses(self, found: Iterable[KeyValue], revision: int, within: str = "") -> bool:
+        """Whether a watch should have told of something that has been read, or of something that
+        was gone. revision: at which. within: of that key alone."""
+        there = {each.key: each.revision for each in found}
+        here = self.revisions
+        gone = (
+            key
+            for key, of in here.items()
+            if key not in there and of <= revision and within in ("", key)
+        )
+        return any(of > here.get(key, 0) for key, of in there.items()) or any(True for _ in gone)
 
     def wrong_document(self) -> str:
         """What is wrong with one as a whole; "" = nothing."""

@@ -21,6 +21,16 @@ def own_weights(image: Image, of_fleet: Weights) -> Iterator[str]:
                 yield path
 
 
+def unfit_weights(image: Image, of_fleet: Weights) -> Iterator[tuple[str, str]]:
+    """(path, why) of weights of the fleet that say nothing to this host, at least in part."""
+    known = {path: now.keys() for route in image.routes for path, now, _ in _splits(route)}
+    for path, weights in sorted(of_fleet.items()):
+        if path not in known:
+            yield path, "no such route or rule"
+        elif unknown := sorted(weights.keys() - known[path]):
+            yield path, f"no destination {unknown[0]}"
+
+
 def _splits(route: RouteRow) -> Iterator[tuple[str, dict[str, int], dict[str, int]]]:
     """(path, weights now, those of the documents and files)."""
     yield (

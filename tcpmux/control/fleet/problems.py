@@ -13,7 +13,7 @@ def fleet_problems(
     if not text:
         return []
     if away_since is not None:
-        acts = "see that the members of fleet.etcd.endpoints can be reached"
+        acts = "see that the members of fleet.etcd.endpoints can be reached, and let this host in"
     elif lasts:
         acts = "see `tcpmux fleet status`; the last good configuration stays in force"
     else:
