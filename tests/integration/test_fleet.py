@@ -215,7 +215,6 @@ def test_a_document_that_is_wrong_is_refused_by_every_host_alike(
         ("routes: []\nadmin: {insecure: true}", "bad:2:1: admin: admin can't be in a document"),
         ("routes:\n- name: ${NOWHERE}", "environment variable NOWHERE is not set"),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: x}", "got a resource of Kubernetes"),
-        ('routes:\n- name: "a\\nb"', "bad:2:9: routes[0].name: expected 1 to 63 letters"),
         ("", "bad: the file is empty"),
         ("- x", "bad:1:1: expected a mapping"),
     ],
@@ -231,6 +230,17 @@ def test_put_refuses_what_hosts_would_refuse(
     done = a.proxy.run("fleet", "put", "-c", str(bad))
     assert (done.returncode, why in done.stderr) == (2, True), done.stderr
     assert etcd.get(f"{KEYS}routes/") == etcd.get(f"{KEYS}version") == {}
+
+
+def test_a_document_with_an_odd_name_is_refused_by_key_and_line(
+    start_proxy: StartProxy, etcd: Cluster, tmp_path: Path
+) -> None:
+    """By an instance that has never had to show such a name."""
+    a = Host(start_proxy, etcd, tmp_path, "a")
+    endpoints = "destinations: [{name: v, weight: 1, endpoints: ['127.0.0.1:1']}]"
+    text = f'routes:\n- name: "a\\nb"\n  listen: 127.0.0.1:1\n  {endpoints}\n'
+    etcd.put(f"{KEYS}routes/odd", text)
+    a.says("routes/odd:2:9: routes[0].name: expected 1 to 63 letters")
 
 
 def test_a_route_that_the_file_has_as_well_is_refused_with_both_places(
@@ -735,10 +745,11 @@ def test_etcd_with_users(
 
 
 def test_hosts_that_are_copies_of_one_have_places_of_their_own(
-    host: StartHost, etcd: Cluster, tmp_path: Path
+    host: StartHost, etcd: Cluster, tmp_path: Path, document: Path
 ) -> None:
     """Whose files in state_dir are the same."""
     a, b = host("a"), host("b")
+    assert a.proxy.run("fleet", "put", "-c", str(document), "--wait").returncode == 0
     for each in (a, b):
         each.is_well()
         each.proxy.stop()
