@@ -24,9 +24,10 @@ from tests.integration.conftest import StartProxy
 from tests.integration.disturbances import upgrade
 from tests.integration.proxy import Proxy
 from tests.integration.routes import route
-from tests.others import certificate
+from tests.others import certificate, needs_address_space
 from tests.support import EchoServer, free_port, patient, wait_for
 
+pytestmark = needs_address_space  # documents are read by such a child
 KEYS = "/tcpmux/prod/"
 
 

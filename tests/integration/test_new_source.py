@@ -23,6 +23,7 @@ from tests.integration.conftest import StartProxy
 from tests.integration.proxy import Proxy, tcpmux
 from tests.integration.routes import route
 from tests.integration.test_shifting import held, talk
+from tests.others import needs_address_space
 from tests.support import EchoServer, ask, free_port, short_directory
 from tests.unit.test_recipes import edit, edited
 
@@ -123,6 +124,7 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return tcpmux(*arguments, cwd=tree)
 
 
+@needs_address_space
 def test_a_source_is_one_class(proxy: Proxy, tree: Path, teller: Teller, two: EchoServer) -> None:
     """Master, control and commands show it as they show a file; a reload reads it again."""
     port = port_of(proxy)
