@@ -246,6 +246,13 @@ class Way:
         self._began.set()
         await self._over.wait()
         server.close()
+        # Whoever has just been accepted begins after the first round.
+        for _ in range(3):
+            serving = asyncio.all_tasks() - {asyncio.current_task()}
+            for each in serving:
+                each.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back = None

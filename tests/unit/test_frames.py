@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
 
+import psutil
 import pytest
 
 from tcpmux import frames, messages
@@ -30,7 +31,7 @@ from tcpmux.master.answers import Later
 from tcpmux.master.control import MAX_WAITING, ControlLink, ControlProcess
 from tcpmux.master.requests import Requests
 from tcpmux.privileges import oneself
-from tests.support import DEADLINE, patient
+from tests.support import DEADLINE, patient, wait_for
 
 ENDLESS = "e" * 253  # a name as long as DNS has them
 
@@ -477,6 +478,8 @@ def test_a_control_that_was_asked_to_end_may_take_its_time(
     process = control._process
     assert process is not None
     process.send_signal(signal.SIGSTOP)
+    # Of two signals that wait the lower number comes first, which would end it.
+    wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "it to stop")
     control.restart(DEADLINE)
     control.far.close()
     for _ in range(2):

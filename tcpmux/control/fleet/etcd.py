@@ -372,7 +372,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _tls_text(text: str) -> str:
-    """Of what OpenSSL says: `[SSL: NAME] name (_ssl.c:1000)`, and more around that."""
+    """Of what OpenSSL says: `[SSL: NAME] name`, and more around that."""
     if "WRONG_VERSION_NUMBER" in text:
         return "it does not speak TLS: its endpoint is http://"
     if "CERTIFICATE_REQUIRED" in text or "BAD_CERTIFICATE" in text:
